@@ -56,18 +56,29 @@ class Case:
             for name, make in self.made.items()
         }
 
-    def results(self, device: str = "cpu", engine: str | None = None) -> dict[str, torch.Tensor]:
+    def results(
+        self,
+        device: str = "cpu",
+        engine: str | None = None,
+        layout: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        wrap: Callable[[Callable], Callable] | None = None,
+    ) -> dict[str, torch.Tensor]:
         """All results by name, on the host: outputs, gradients of a fixed upstream gradient, and changed inputs.
 
         Args:
             device: where to compute.
             engine: ``"torch"`` or ``"triton"``; None for the device's own.
+            layout: gives each input other strides; None leaves them contiguous.
+            wrap: what to call instead of ``fn``, such as its compiled form.
         """
         given = {name: x.to(device) for name, x in self.inputs().items()}
+        if layout:
+            given = {name: layout(x) for name, x in given.items()}
         for name in self.leaves:
             given[name].requires_grad_()
+        fn = wrap(self.fn) if wrap else self.fn
         with use_engine(engine) if engine else nullcontext():
-            out = self.fn(**given)
+            out = fn(**given)
             outputs = dict(out) if isinstance(out, Mapping) else {"output": out}
             sloped = {name: y for name, y in outputs.items() if y.requires_grad}
             if sloped:

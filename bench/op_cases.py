@@ -8,6 +8,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import cases_activations
+import cases_attention
+import cases_dots
+import cases_elementary
+import cases_indexing
+import cases_losses
+import cases_norms
+import cases_pools
+import cases_reductions
 import torch
 from foundation_cases import FOUNDATIONS
 from op_case import HARD, PRECISIONS, Case, case, classes, hard, hard_cases, positive
@@ -221,5 +230,14 @@ CASES: tuple[Case, ...] = (
     *_elementwise(),
     *_softmaxes(),
     *_losses(),
+    *cases_activations.CASES,
+    *cases_attention.CASES,
+    *cases_dots.CASES,
+    *cases_elementary.CASES,
+    *cases_indexing.CASES,
+    *cases_losses.CASES,
+    *cases_norms.CASES,
+    *cases_pools.CASES,
+    *cases_reductions.CASES,
     *FOUNDATIONS,
 )

@@ -14,7 +14,7 @@ import dettriton.ops  # noqa: F401 declares the kernels
 from dettriton.ops._launch import KERNELS, Kernel
 
 _OPS = "dettriton.ops."
-_ELEMENTWISE = ("relu", "dropout", "bce", "batch_norm", "max_pool", "avg_pool")
+_ELEMENTWISE = ("_elementwise", "dropout", "random", "bce", "batch_norm", "max_pool", "avg_pool")
 
 
 @dataclass(frozen=True)

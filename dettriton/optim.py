@@ -3,6 +3,9 @@
 Tensors are binary32 and every written operation is rounded once. Constants are prepared on the host in binary64
 (``+ - * / sqrt``, powers as repeated products) and rounded to binary32 where they meet a tensor, written ``[c]`` below.
 torch's own optimizers fuse multiplications into additions on some CPUs, so their results depend on the CPU.
+
+On a GPU one kernel launch updates all parameters of a group in place. Its constants are arguments of the launch: a
+captured CUDA graph keeps those of its capture.
 """
 
 import math
@@ -11,11 +14,25 @@ from typing import Any, ClassVar
 
 import torch
 
+from dettriton._clip_grad import clip_grad_norm_, clip_grad_value_
+from dettriton.engine import engine_for
 from dettriton.errors import InputError
 from dettriton.exact.ieee import sqrt
+from dettriton.ops._optim_kernels import adam_triton, in_order_of, is_dense, sgd_triton
 from dettriton.schedules import LRSchedule, constant, cosine, step_decay, warmup
 
-__all__ = ["SGD", "Adam", "AdamW", "LRSchedule", "constant", "cosine", "step_decay", "warmup"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "LRSchedule",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "constant",
+    "cosine",
+    "step_decay",
+    "warmup",
+]
 
 _PACK_ELEMENTS = 1 << 20
 _POWERS: dict[float, tuple[int, float]] = {}
@@ -68,6 +85,7 @@ class _Optimizer(torch.optim.Optimizer):
 
     _UNSUPPORTED = ("amsgrad", "maximize", "foreach", "fused", "capturable", "differentiable")
     _RANGES: ClassVar[dict[str, Callable[[Any], bool]]]
+    _MOMENTS: ClassVar[tuple[str, ...]]
 
     def _check_group(self, group: dict[str, Any]) -> None:
         name = type(self).__name__
@@ -105,9 +123,35 @@ class _Optimizer(torch.optim.Optimizer):
                     self._check_gradient(p)
                     alike.setdefault(self._advance(p, group), []).append(p)
             for progress, params in alike.items():
-                for pack in _packs(params):
+                by_device, others = self._split(params)
+                for fused in by_device:
+                    self._launch([self._row(p) for p in fused], group, progress)
+                for pack in _packs(others):
                     self._update(pack, group, progress)
         return loss
+
+    def _split(self, params: list[torch.Tensor]) -> tuple[list[list[torch.Tensor]], list[torch.Tensor]]:
+        """The parameters that one launch on each device updates, and those that are packed."""
+        by_device: dict[torch.device, list[torch.Tensor]] = {}
+        others = []
+        for p in params:
+            (by_device.setdefault(p.device, []) if self._has_kernel(p) else others).append(p)
+        return list(by_device.values()), others
+
+    def _has_kernel(self, p: torch.Tensor) -> bool:
+        """Whether a table of addresses can hold ``p`` and its state: on an accelerator, dense, in one memory order."""
+        alike = (t for key, t in self.state[p].items() if key in self._MOMENTS and t is not None)
+        return (
+            engine_for(p, p.grad) == "triton"
+            and p.numel() > 0
+            and is_dense(p)
+            and all(t.stride() == p.stride() and t.device == p.device for t in alike)
+        )
+
+    def _row(self, p: torch.Tensor) -> list[torch.Tensor]:
+        """A parameter with the tensors of its update, in the kernels' order."""
+        moments = (self.state[p].get(key) for key in self._MOMENTS)
+        return [p, in_order_of(p.grad, p), *(t for t in moments if t is not None)]
 
     def _check_gradient(self, p: torch.Tensor) -> None:
         if p.dtype != torch.float32 or p.grad.is_sparse:
@@ -119,6 +163,9 @@ class _Optimizer(torch.optim.Optimizer):
         raise NotImplementedError
 
     def _update(self, params: list[torch.Tensor], group: dict[str, Any], progress: Any) -> None:
+        raise NotImplementedError
+
+    def _launch(self, rows: list[list[torch.Tensor]], group: dict[str, Any], progress: Any) -> None:
         raise NotImplementedError
 
 
@@ -141,6 +188,7 @@ class SGD(_Optimizer):
         InputError: an option out of its range or not supported; a parameter that is not binary32 (at ``step``).
     """
 
+    _MOMENTS: ClassVar = ("momentum_buffer",)
     _RANGES: ClassVar = {"lr": _not_negative, "momentum": _not_negative, "weight_decay": _not_negative}
 
     def __init__(
@@ -186,6 +234,11 @@ class SGD(_Optimizer):
             g = g + b * momentum_ if group["nesterov"] else b
         _scatter(p.sub_(g * lr), params)
 
+    def _launch(self, rows: list[list[torch.Tensor]], group: dict[str, Any], progress: bool) -> None:
+        constants = (group["lr"], group["weight_decay"], group["momentum"], 1 - group["dampening"])
+        rows = rows if group["momentum"] != 0 else [row[:2] for row in rows]
+        sgd_triton(rows, *constants, started=progress, nesterov=group["nesterov"])
+
 
 class Adam(_Optimizer):
     """Adam, as :class:`torch.optim.Adam` (Kingma and Ba, 2015; decoupled decay by Loshchilov and Hutter, 2019).
@@ -210,6 +263,7 @@ class Adam(_Optimizer):
         InputError: an option out of its range or not supported; a parameter that is not binary32 (at ``step``).
     """
 
+    _MOMENTS: ClassVar = ("exp_avg", "exp_avg_sq")
     _RANGES: ClassVar = {
         "lr": _not_negative,
         "eps": _not_negative,
@@ -246,11 +300,20 @@ class Adam(_Optimizer):
         state["step"] = int(state["step"]) + 1
         return state["step"]
 
-    def _update(self, params: list[torch.Tensor], group: dict[str, Any], progress: int) -> None:
+    @staticmethod
+    def _constants(group: dict[str, Any], step: int) -> tuple[float, ...]:
         lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
-        rate = lr / (1 - repeated_power(beta1, progress))
-        correction = math.sqrt(1 - repeated_power(beta2, progress))
-        constants = (rate, correction, group["eps"], beta1, 1 - beta1, beta2, 1 - beta2, decay, 1 - lr * decay)
+        rate = lr / (1 - repeated_power(beta1, step))
+        correction = math.sqrt(1 - repeated_power(beta2, step))
+        return rate, correction, group["eps"], beta1, 1 - beta1, beta2, 1 - beta2, decay, 1 - lr * decay
+
+    def _launch(self, rows: list[list[torch.Tensor]], group: dict[str, Any], progress: int) -> None:
+        flags = {"decay": group["weight_decay"] != 0, "decoupled": group["decoupled_weight_decay"]}
+        adam_triton(rows, *self._constants(group, progress), **flags)
+
+    def _update(self, params: list[torch.Tensor], group: dict[str, Any], progress: int) -> None:
+        decay = group["weight_decay"]
+        constants = self._constants(group, progress)
         rate, correction, eps, b1, c1, b2, c2, decay_, shrink = _scalars(params[0].device, *constants)
         means, squares = ([self.state[q][key] for q in params] for key in ("exp_avg", "exp_avg_sq"))
         p, g, m, v = (_gather(ts) for ts in (params, [p.grad for p in params], means, squares))

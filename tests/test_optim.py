@@ -12,7 +12,10 @@ import torch
 from bits import same_bits
 
 from dettriton import optim
+from dettriton.engine import use_engine
 from dettriton.errors import InputError
+from dettriton.ops import _optim_kernels
+from dettriton.ops.norm import total_norm
 
 SHAPES = [(3, 4), (), (5,), (2, 3, 1, 2), (1,)]
 SETTINGS = {
@@ -286,3 +289,154 @@ def test_bad_parameters_and_states_are_refused():
     stock = torch.optim.Adam(parameters(), amsgrad=True)
     with pytest.raises(InputError, match="amsgrad"):
         optim.Adam(parameters()).load_state_dict(stock.state_dict())
+
+
+@EACH_SETTING
+def test_verify_kernels_give_the_same_bits(setting):
+    reference = trained(setting, 4)
+    with use_engine("triton"):
+        assert agree(trained(setting, 4), reference)
+
+
+@pytest.mark.parametrize("setting", ["sgd_nesterov", "adam_decay"])
+def test_verify_engines_can_change_during_training(setting):
+    name, options = SETTINGS[setting]
+    params = parameters()
+    optimizer = getattr(optim, name)(params, **options)
+    for step in range(6):
+        with use_engine("triton" if step % 2 else "torch"):
+            train(params, optimizer, [step])
+    assert agree([p.detach() for p in params], trained(setting, 6))
+
+
+@pytest.mark.parametrize("setting", ["sgd_momentum", "adamw"])
+def test_verify_kernels_on_any_size_and_memory_layout(setting):
+    """Chunks and their tails, empty tensors, other memory orders, and a view with gaps, which no kernel takes."""
+    name, options = SETTINGS[setting]
+    sizes = [_optim_kernels.CHUNK + 1025, 0, 1]
+
+    def run():
+        g = torch.Generator().manual_seed(5)
+        params = [torch.randn(n, generator=g) for n in sizes]
+        params.append(torch.randn(2, 3, 4, 5, generator=g).contiguous(memory_format=torch.channels_last))
+        params.append(torch.randn(6, 8, generator=g)[:, ::2])
+        params = [torch.nn.Parameter(p) for p in params]
+        optimizer = getattr(optim, name)(params, **options)
+        for step in range(3):
+            for p in params:
+                p.grad = torch.randn(p.shape, generator=g) if step else torch.randn((), generator=g).expand(p.shape)
+            optimizer.step()
+        return [p.detach().contiguous() for p in params]
+
+    with use_engine("triton"):
+        kernels = run()
+    assert agree(kernels, run())
+
+
+def test_verify_tables_follow_the_addresses():
+    params = parameters()[:2]
+    rows = [[p, torch.ones_like(p)] for p in params]
+    tables = _optim_kernels.tables_for(rows)
+    assert _optim_kernels.tables_for(rows) is tables
+    assert tables.addresses.tolist() == [[p.numel(), p.data_ptr(), g.data_ptr()] for p, g in rows]
+    assert tables.chunks.tolist() == [[0, 0], [1, 0]]
+    moved = [[p, g.clone()] for p, g in rows]
+    assert _optim_kernels.tables_for(moved) is not tables
+    for i in range(2 * _optim_kernels.KEPT_TABLES):
+        _optim_kernels.tables_for([[torch.zeros(i + 1)]])
+    assert len(_optim_kernels._tables) == _optim_kernels.KEPT_TABLES
+
+
+def test_autograd_sees_what_a_kernel_changed():
+    p = torch.nn.Parameter(torch.ones(3))
+    p.grad = torch.ones(3)
+    loss = p.square().sum()
+    with use_engine("triton"):
+        optim.SGD([p]).step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def with_gradients(*values):
+    found = []
+    for v in values:
+        p = torch.nn.Parameter(torch.zeros_like(v))
+        p.grad = v.clone()
+        found.append(p)
+    return found
+
+
+def spread_gradients():
+    g = torch.Generator().manual_seed(2)
+    return [torch.randn(s, generator=g) * 10.0**i for i, s in enumerate([(3, 4), (), (5,), (0,), (2, 3)])]
+
+
+@pytest.mark.parametrize("norm_type", [2.0, 1.0, math.inf])
+@pytest.mark.parametrize("max_norm", [0.7, 1e9])
+def test_verify_clipping_by_norm(norm_type, max_norm):
+    values = spread_gradients()
+    expected_norm = total_norm(values, norm_type)
+    factor = torch.tensor(max_norm) / (expected_norm + torch.tensor(1e-6))
+    scaled = [v * torch.where(factor > 1, torch.tensor(1.0), factor) for v in values]
+    stock = with_gradients(*(v for v in values if v.numel()))
+    stock_norm = torch.nn.utils.clip_grad_norm_(stock, max_norm, norm_type)
+    for engine in ("torch", "triton"):
+        params = with_gradients(*values)
+        with use_engine(engine):
+            norm = optim.clip_grad_norm_(iter(params), max_norm, norm_type)
+        assert same_bits(norm, expected_norm) and agree([p.grad for p in params], scaled)
+        torch.testing.assert_close(norm, stock_norm, rtol=1e-6, atol=0)
+        for p, q in zip((p for p in params if p.numel()), stock, strict=True):
+            torch.testing.assert_close(p.grad, q.grad, rtol=1e-6, atol=0)
+
+
+def test_verify_clipping_does_not_depend_on_how_gradients_are_cut_or_stored():
+    whole = torch.randn(6, 40, generator=torch.Generator().manual_seed(3))
+    (together,) = with_gradients(whole)
+    parts = with_gradients(*whole)
+    strided = with_gradients(whole)[0]
+    strided.grad = torch.zeros(6, 80)[:, ::2].copy_(whole)
+    norms = []
+    for params in ([together], parts, [strided]):
+        with use_engine("triton"):
+            norms.append(optim.clip_grad_norm_(params, 1.0))
+    assert agree(norms[1:], norms[:1] * 2)
+    assert same_bits(torch.stack([p.grad for p in parts]), together.grad)
+    assert same_bits(strided.grad.contiguous(), together.grad)
+    assert not same_bits(together.grad, whole)
+
+
+def test_clipping_without_gradients_or_with_infinite_ones():
+    assert optim.clip_grad_norm_([torch.nn.Parameter(torch.zeros(3))], 1.0) == 0
+    params = with_gradients(torch.tensor([1.0, math.inf]))
+    with pytest.raises(InputError, match="error_if_nonfinite=False"):
+        optim.clip_grad_norm_(params, 1.0, error_if_nonfinite=True)
+    assert params[0].grad.tolist() == [1.0, math.inf]
+    optim.clip_grad_norm_(params[0], 1.0)
+    assert bool(params[0].grad[1].isnan())
+
+
+@pytest.mark.parametrize("engine", ["torch", "triton"])
+def test_verify_clipping_by_value(engine):
+    values = torch.tensor([-3.0, -0.3, -0.0, 0.0, 0.2, math.inf, -math.inf, math.nan])
+    (p,) = with_gradients(values)
+    with use_engine(engine):
+        assert optim.clip_grad_value_(p, 0.3) is None
+    limit = float(torch.tensor(0.3))
+    assert same_bits(p.grad[:-1], torch.tensor([-limit, -0.3, -0.0, 0.0, 0.2, limit, -limit]))
+    assert bool(p.grad[-1].isnan())
+
+
+@pytest.mark.parametrize("name", ["clip_grad_norm_", "clip_grad_value_"])
+def test_clipping_is_torchs_signature_and_refuses_what_it_cannot(name):
+    ours, stock = (inspect.signature(f).parameters for f in (getattr(optim, name), getattr(torch.nn.utils, name)))
+    assert [(p.name, p.default) for p in ours.values()] == [(p.name, p.default) for p in stock.values()]
+    clip = getattr(optim, name)
+    with pytest.raises(InputError, match="foreach"):
+        clip(parameters(), 1.0, foreach=True)
+    half = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    half.grad = torch.zeros_like(half)
+    with pytest.raises(InputError, match="float64"):
+        clip([half], 1.0)
+    with pytest.raises(InputError, match="clip_value must be at least 0"):
+        optim.clip_grad_value_(parameters(), -1.0)

@@ -5,8 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from write_tables import TABLES, rewritten
 
 from dettriton import ops, zoo
+from dettriton.ops._torch_refuses import REFUSED
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,8 +46,33 @@ def test_zoo_table_repeats_the_manifest():
 
 
 def test_ops_table_names_every_public_op():
-    named = set(re.findall(r"`(\w+)`", " ".join(row[0] for row in rows("Ops"))))
+    named = {row[0].strip("`") for row in rows("Ops") if not row[0].startswith("**")}
     assert named == set(ops.__all__)
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda p: p.name)
+def test_generated_tables_are_those_of_the_code(path):
+    if not path.exists():
+        pytest.skip("only the tests are here")
+    assert rewritten(path) == path.read_text(encoding="utf-8"), "run python bench/write_tables.py"
+
+
+def listed_as_refused() -> set[str]:
+    """The torch names under "will throw a RuntimeError" in torch's own documentation of its deterministic mode."""
+    text = torch.use_deterministic_algorithms.__doc__.split("operations will throw a", 1)[1].split("In addition", 1)[0]
+    return set(
+        re.findall(r":(?:class|func):`(torch\.[\w.]+)` (?=when|$)|:class:`(torch\.nn\.\w+)`", text, re.MULTILINE)
+    )
+
+
+def test_everything_torch_refuses_has_a_row():
+    refused = {name for pair in listed_as_refused() for name in pair if name}
+    assert len(refused) > 15 and refused <= {row.torch for row in REFUSED} | {"torch.set_deterministic_debug_mode"}
+
+
+def test_every_row_names_an_op_of_ours():
+    assert {name for row in REFUSED for name in row.ours} <= set(ops.__all__)
+    assert [row.torch for row in REFUSED if not row.ours] == ["torch.nn.FractionalMaxPool3d", "torch.Tensor.resize_"]
 
 
 def test_environment_table_repeats_the_results():

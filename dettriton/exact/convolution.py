@@ -2,12 +2,14 @@
 
 Operands are grid integers held in binary32 or binary64; every product and sum is exact, so block sizes, threads and
 the order of sums cannot change a result. Torch's own binary64 convolution would give the same integers, at about
-half the speed on cached blocks and a tenth on whole batches.
+half the speed on cached blocks and a tenth on whole batches. Depthwise convolutions have nothing to multiply as
+matrices: :mod:`dettriton.exact.depthwise` adds their taps one by one.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -17,28 +19,34 @@ from dettriton.exact.dot import exact_terms, integer_bmm, slices
 
 _BLOCK_ELEMENTS = 1 << 19
 
+Size = tuple[int, int, int]
+
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes of a 2-D convolution; a 1-D one has height 1. All pairs are (height, width)."""
+    """Sizes of a 3-D convolution; a 2-D one has depth 1, a 1-D one height 1 too. Triples are (depth, height, width)."""
 
     batch: int
     in_channels: int
     out_channels: int
     groups: int
-    size: tuple[int, int]
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
+    size: Size
+    kernel: Size
+    stride: Size
+    padding: Size
+    dilation: Size
 
     @property
-    def out_size(self) -> tuple[int, int]:
-        """Height and width of the output."""
+    def out_size(self) -> Size:
+        """Depth, height and width of the output."""
         return tuple(
             (s + 2 * p - d * (k - 1) - 1) // t + 1
             for s, k, t, p, d in zip(self.size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
         )
+
+    @property
+    def padded_size(self) -> Size:
+        return tuple(s + 2 * p for s, p in zip(self.size, self.padding, strict=True))
 
     @property
     def group_in(self) -> int:
@@ -50,7 +58,12 @@ class Geometry:
 
     @property
     def taps(self) -> int:
-        return self.kernel[0] * self.kernel[1]
+        return math.prod(self.kernel)
+
+    @property
+    def positions(self) -> int:
+        """Elements of one output channel of one sample."""
+        return math.prod(self.out_size)
 
     @property
     def terms_forward(self) -> int:
@@ -63,25 +76,30 @@ class Geometry:
 
     @property
     def terms_weight_grad(self) -> int:
-        return self.batch * self.out_size[0] * self.out_size[1]
+        return self.batch * self.positions
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Some samples and output rows whose im2col columns fit the cache."""
+    """Some samples, output depths and output rows whose im2col columns fit the cache."""
 
     samples: slice
+    depths: slice
     rows: slice
+
+    @property
+    def first_of_samples(self) -> bool:
+        return self.depths.start == 0 and self.rows.start == 0
 
 
 def _blocks(g: Geometry) -> Iterator[_Block]:
-    height, width = g.out_size
-    row_elements = max(g.in_channels * g.taps * width, 1)
-    rows = min(max(_BLOCK_ELEMENTS // row_elements, 1), height)
-    samples = max(_BLOCK_ELEMENTS // (row_elements * height), 1) if rows == height else 1
-    for s in slices(g.batch, samples):
-        for r in slices(height, rows):
-            yield _Block(s, r)
+    depth, height, width = g.out_size
+    room = max(_BLOCK_ELEMENTS // max(g.in_channels * g.taps * width, 1), 1)
+    rows = min(room, height)
+    depths = min(room // height, depth) if rows == height else 1
+    samples = max(room // (height * depth), 1) if depths == depth and rows == height else 1
+    parts = (slices(g.batch, samples), slices(depth, depths), slices(height, rows))
+    return itertools.starmap(_Block, itertools.product(*parts))
 
 
 def _count(part: slice) -> int:
@@ -93,38 +111,38 @@ class _Columns:
 
     def __init__(self, g: Geometry):
         self.g = g
-        biggest = next(_blocks(g), _Block(slice(0, 1), slice(0, 1)))
-        samples, rows = _count(biggest.samples), _count(biggest.rows)
-        padded = tuple(s + 2 * p for s, p in zip(g.size, g.padding, strict=True))
-        self.padded = torch.zeros(samples, g.in_channels, *padded, dtype=torch.float64)
-        self.columns = torch.zeros(samples * g.in_channels * g.taps * rows * g.out_size[1], dtype=torch.float64)
+        biggest = next(_blocks(g), _Block(slice(0, 1), slice(0, 1), slice(0, 1)))
+        self.padded = torch.zeros(_count(biggest.samples), g.in_channels, *g.padded_size, dtype=torch.float64)
+        self.columns = torch.zeros(g.in_channels * g.taps * self._positions(biggest), dtype=torch.float64)
+
+    def _positions(self, block: _Block) -> int:
+        return _count(block.samples) * _count(block.depths) * _count(block.rows) * self.g.out_size[2]
 
     def windows(self, block: _Block, padded: torch.Tensor | None = None) -> torch.Tensor:
-        """A strided view of a padded input: ``(channels, kh, kw, samples, rows, width)``."""
+        """A strided view of a padded input: ``(channels, kd, kh, kw, samples, depths, rows, width)``."""
         g = self.g
         padded = self.padded if padded is None else padded
-        s = padded.stride()
-        shape = (g.in_channels, *g.kernel, _count(block.samples), _count(block.rows), g.out_size[1])
-        strides = (
-            s[1], s[2] * g.dilation[0], s[3] * g.dilation[1], s[0], s[2] * g.stride[0], s[3] * g.stride[1],
-        )  # fmt: skip
-        return padded.as_strided(shape, strides, block.rows.start * g.stride[0] * s[2])
+        sample, channel, *steps = padded.stride()
+        taps = [s * d for s, d in zip(steps, g.dilation, strict=True)]
+        moves = [s * t for s, t in zip(steps, g.stride, strict=True)]
+        shape = (*g.kernel, _count(block.samples), _count(block.depths), _count(block.rows), g.out_size[2])
+        first = block.depths.start * moves[0] + block.rows.start * moves[1]
+        return padded.as_strided((g.in_channels, *shape), (channel, *taps, sample, *moves), first)
 
-    def interior(self, block: _Block) -> torch.Tensor:
-        """The padded input without its padding, for the block's samples."""
-        (ph, pw), (h, w) = self.g.padding, self.g.size
-        return self.padded[: _count(block.samples), :, ph : ph + h, pw : pw + w]
+    def interior(self, padded: torch.Tensor, samples: slice) -> torch.Tensor:
+        """A padded map without its padding, for the first of its samples."""
+        inside = (slice(p, p + s) for p, s in zip(self.g.padding, self.g.size, strict=True))
+        return padded[(slice(_count(samples)), slice(None), *inside)]
 
     def buffer(self, block: _Block) -> torch.Tensor:
         """Room for the block's columns: ``(groups, terms, samples*positions)``."""
-        g = self.g
-        positions = _count(block.samples) * _count(block.rows) * g.out_size[1]
+        g, positions = self.g, self._positions(block)
         return self.columns[: g.in_channels * g.taps * positions].view(g.groups, g.terms_forward, positions)
 
     def load(self, q: torch.Tensor, block: _Block) -> torch.Tensor:
         """The im2col columns of the block's samples, from grid integers ``q`` of the whole batch."""
-        if block.rows.start == 0:
-            self.interior(block).copy_(q[block.samples])
+        if block.first_of_samples:
+            self.interior(self.padded, block.samples).copy_(q[block.samples])
         columns = self.buffer(block)
         windows = self.windows(block)
         columns.view(windows.shape).copy_(windows)
@@ -133,50 +151,50 @@ class _Columns:
 
 def _channels_first(grad: torch.Tensor, g: Geometry, block: _Block) -> torch.Tensor:
     """The block's part of an output-shaped tensor as binary64 ``(groups, group_out, samples*positions)``."""
-    part = grad[block.samples, :, block.rows].transpose(0, 1)
+    part = grad[block.samples, :, block.depths, block.rows].transpose(0, 1)
     return part.to(torch.float64, memory_format=torch.contiguous_format).reshape(g.groups, g.group_out, -1)
 
 
-Consumer = Callable[[slice, slice, torch.Tensor], None]
+Consumer = Callable[[tuple[slice, ...], torch.Tensor], None]
+"""Takes a part of the result: its first indices, and its exact sums (integer-valued binary64, or int64)."""
 
 
 def integer_conv(x: torch.Tensor, weight: torch.Tensor, g: Geometry, bits: int, consume: Consumer) -> None:
     """Exact convolution, block by block.
 
     Args:
-        x: grid integers ``(batch, in_channels, height, width)``.
-        weight: grid integers ``(out_channels, in_channels/groups, kh, kw)``.
-        consume: called with samples, output rows, and the exact sums of that block,
-            ``(samples, out_channels, rows, width)``, integer-valued binary64 or int64.
+        x: grid integers ``(batch, in_channels, *size)``.
+        weight: grid integers ``(out_channels, in_channels/groups, *kernel)``.
+        consume: takes the parts of ``(batch, out_channels, *out_size)``.
     """
     matrix = weight.to(torch.float64).reshape(g.groups, g.group_out, g.terms_forward)
     columns = _Columns(g)
     for block in _blocks(g):
         total = integer_bmm(matrix, columns.load(x, block), bits)
-        shaped = total.view(g.out_channels, _count(block.samples), _count(block.rows), g.out_size[1])
-        consume(block.samples, block.rows, shaped.transpose(0, 1))
+        parts = (block.samples, block.depths, block.rows)
+        shaped = total.view(g.out_channels, *map(_count, parts), g.out_size[2])
+        consume((block.samples, slice(None), block.depths, block.rows), shaped.transpose(0, 1))
 
 
 def integer_conv_input_grad(
-    grad: torch.Tensor, weight: torch.Tensor, g: Geometry, bits: int, consume: Callable[[slice, torch.Tensor], None]
+    grad: torch.Tensor, weight: torch.Tensor, g: Geometry, bits: int, consume: Consumer
 ) -> None:
     """Exact gradient of a convolution to its input, in blocks of samples.
 
     Args:
         grad: grid integers ``(batch, out_channels, *out_size)``.
-        weight: grid integers ``(out_channels, in_channels/groups, kh, kw)``.
-        consume: called with samples and the exact sums ``(samples, in_channels, height, width)``; the buffer is reused.
+        weight: grid integers ``(out_channels, in_channels/groups, *kernel)``.
+        consume: takes the parts of ``(batch, in_channels, *size)``; the buffer is reused.
     """
     transposed = weight.to(torch.float64).reshape(g.groups, g.group_out, g.terms_forward).transpose(1, 2)
     columns = _Columns(g)
     fits = g.terms_input_grad <= exact_terms(bits)
     padded = columns.padded if fits else torch.zeros_like(columns.padded, dtype=torch.int64)
-    (ph, pw), (h, w) = g.padding, g.size
     for samples, blocks in itertools.groupby(_blocks(g), key=lambda block: block.samples):
         padded.zero_()
         for block in blocks:
             _scatter_columns(_channels_first(grad, g, block), transposed, columns, block, bits, padded)
-        consume(samples, padded[: _count(samples), :, ph : ph + h, pw : pw + w])
+        consume((samples,), columns.interior(padded, samples))
 
 
 def _scatter_columns(
@@ -192,9 +210,8 @@ def _scatter_columns(
 
 def _taps(windows: torch.Tensor, values: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Pairs of views, one a kernel tap: within one tap no two windows overlap."""
-    for i in range(windows.shape[1]):
-        for j in range(windows.shape[2]):
-            yield windows[:, i, j], values[:, i, j]
+    for tap in itertools.product(*map(range, windows.shape[1:4])):
+        yield windows[:, *tap], values[:, *tap]
 
 
 def integer_conv_weight_grad(grad: torch.Tensor, x: torch.Tensor, g: Geometry, bits: int) -> torch.Tensor:
@@ -202,10 +219,10 @@ def integer_conv_weight_grad(grad: torch.Tensor, x: torch.Tensor, g: Geometry, b
 
     Args:
         grad: grid integers ``(batch, out_channels, *out_size)``.
-        x: grid integers ``(batch, in_channels, height, width)``.
+        x: grid integers ``(batch, in_channels, *size)``.
 
     Returns:
-        int64 ``(out_channels, in_channels/groups, kh, kw)``.
+        int64 ``(out_channels, in_channels/groups, *kernel)``.
     """
     total = torch.zeros(g.groups, g.group_out, g.terms_forward, dtype=torch.int64)
     running = torch.zeros(g.groups, g.group_out, g.terms_forward, dtype=torch.float64)

@@ -61,6 +61,20 @@ class Compiled:
         found = ((what, pattern.search(self.asm[kind])) for what, pattern in FORBIDDEN[kind].items())
         return [f"{what}: {match.group(0)}" for what, match in found if match]
 
+    def narrow_offsets(self) -> list[str]:
+        """Where an address could wrap beyond 2**31 elements: 32 bits of a program's number, or of a 64-bit size.
+
+        Sizes and strides are 64-bit arguments, so 32-bit offsets can otherwise only be constants, positions in a block
+        and windows.
+        """
+        code = self.asm["ttir"]
+        numbers = re.findall(r"(%\S+) = tt\.get_program_id", code)
+        truncated = re.findall(r"(%\S+) = arith\.trunci \S+ : \S*i64\S* to \S*i32", code)
+        used = [rf"{re.escape(n)}\b(?! = )(?<!extsi {re.escape(n)})" for n in numbers]
+        used += [rf"tt\.addptr %\S+, {re.escape(t)} " for t in truncated]
+        lines = (line.strip() for line in code.splitlines())
+        return [line for line in lines if any(re.search(pattern, line) for pattern in used)]
+
     @property
     def uses_integer_tensor_cores(self) -> bool:
         return bool(TENSOR_CORE[self.target].search(self.asm["amdgcn" if self.target.startswith("gfx") else "ptx"]))

@@ -4,7 +4,7 @@ They take and return binary32 tensors of any shape. Inputs are brought into rang
 operation is invalid or overflows.
 """
 
-from dettriton.exact import elementary
+from dettriton.exact import elementary, elementary_more
 from dettriton.ops._launch import jit, tl
 
 EXP_POLYNOMIAL = tl.constexpr(elementary.EXP_POLYNOMIAL)
@@ -30,6 +30,24 @@ SUBNORMAL_SHIFT = tl.constexpr(elementary.SUBNORMAL_SHIFT)
 SUBNORMAL_SCALE = tl.constexpr(2.0**elementary.SUBNORMAL_SHIFT)
 TANH_POLYNOMIAL_END = tl.constexpr(elementary.TANH_POLYNOMIAL_END)
 TANH_SATURATION = tl.constexpr(elementary.TANH_SATURATION)
+EXP2_POLYNOMIAL = tl.constexpr(elementary_more.EXP2_POLYNOMIAL)
+EXP2_DEGREE = tl.constexpr(len(elementary_more.EXP2_POLYNOMIAL) - 1)
+EXP2_LOWEST = tl.constexpr(elementary_more.EXP2_LOWEST)
+EXP2_HIGHEST = tl.constexpr(elementary_more.EXP2_HIGHEST)
+INVERSE_LN2_HIGH = tl.constexpr(elementary_more.INVERSE_LN2_HIGH)
+INVERSE_LN2_LOW = tl.constexpr(elementary_more.INVERSE_LN2_LOW)
+HIGH_HALF = tl.constexpr(elementary_more.HIGH_HALF)
+ATAN_POLYNOMIAL = tl.constexpr(elementary_more.ATAN_POLYNOMIAL)
+ATAN_DEGREE = tl.constexpr(len(elementary_more.ATAN_POLYNOMIAL) - 1)
+HALF_PI = tl.constexpr(elementary_more.HALF_PI)
+HALF_PI_LOW = tl.constexpr(elementary_more.HALF_PI_LOW)
+EXPM1_LOWEST = tl.constexpr(elementary_more.EXPM1_LOWEST)
+ERF_POLYNOMIAL = tl.constexpr(elementary_more.ERF_POLYNOMIAL)
+ERF_DEGREE = tl.constexpr(len(elementary_more.ERF_POLYNOMIAL) - 1)
+ERF_LOG_POLYNOMIAL = tl.constexpr(elementary_more.ERF_LOG_POLYNOMIAL)
+ERF_LOG_DEGREE = tl.constexpr(len(elementary_more.ERF_LOG_POLYNOMIAL) - 1)
+ERF_POLYNOMIAL_END = tl.constexpr(elementary_more.ERF_POLYNOMIAL_END)
+ERF_SATURATION = tl.constexpr(elementary_more.ERF_SATURATION)
 SIGN_BIT = tl.constexpr(-(2**31))
 INFINITY = tl.constexpr(float("inf"))
 
@@ -96,9 +114,7 @@ def tanh_f32(x):
     large = 1.0 - tl.div_rn(tl.full(e.shape, 2.0, tl.float32), e + 1.0)
     square = a * a
     small = a + (_polynomial(TANH_POLYNOMIAL, TANH_DEGREE, square) * square) * a
-    magnitude = tl.where(a < TANH_POLYNOMIAL_END, small, large).to(tl.int32, bitcast=True)
-    y = (magnitude | (x.to(tl.int32, bitcast=True) & SIGN_BIT)).to(tl.float32, bitcast=True)
-    return tl.where(x == x, y, float("nan"))
+    return _with_sign(x, tl.where(a < TANH_POLYNOMIAL_END, small, large))
 
 
 @jit
@@ -152,3 +168,68 @@ def _logarithm_limits(x, y, pole):
     y = tl.where(x == INFINITY, x, y)
     y = tl.where(x == pole, -INFINITY, y)
     return tl.where(x >= pole, y, float("nan"))
+
+
+@jit
+def exp2_f32(x):
+    safe = _clamp(x, EXP2_LOWEST, EXP2_HIGHEST)
+    t = safe + ROUNDER
+    power = t.to(tl.int32, bitcast=True) - ROUNDER_BITS
+    r = safe - (t - ROUNDER)
+    half = power >> 1
+    y = _polynomial(EXP2_POLYNOMIAL, EXP2_DEGREE, r) * r + 1.0
+    y = (y * _power_of_two(half)) * _power_of_two(power - half)
+    return tl.where(x == x, y, float("nan"))
+
+
+@jit
+def log2_f32(x):
+    subnormal = x < SMALLEST_NORMAL
+    power, f = _log_reduced(tl.where(subnormal, _clamp(x, 0.0, SMALLEST_NORMAL) * SUBNORMAL_SCALE, x))
+    power = tl.where(subnormal, power - SUBNORMAL_SHIFT, power).to(tl.float32)
+    g = (f.to(tl.int32, bitcast=True) & HIGH_HALF).to(tl.float32, bitcast=True)
+    square = f * f
+    p = (_polynomial(LOG_POLYNOMIAL, LOG_DEGREE, f) * f) * square - square * 0.5
+    low = ((f - g) * INVERSE_LN2 + p * INVERSE_LN2) + g * INVERSE_LN2_LOW
+    return _logarithm_limits(x, power + (g * INVERSE_LN2_HIGH + low), 0.0)
+
+
+@jit
+def atan_f32(x):
+    a = tl.abs(x)
+    beyond = a > 1.0
+    t = tl.div_rn(tl.where(beyond, 1.0, a), tl.where(beyond, a, 1.0))
+    square = t * t
+    p = (_polynomial(ATAN_POLYNOMIAL, ATAN_DEGREE, square) * square) * t
+    high = HALF_PI - t
+    low = ((HALF_PI - high) - t) + HALF_PI_LOW
+    return _with_sign(x, tl.where(beyond, high + (low - p), t + p))
+
+
+@jit
+def expm1_f32(x):
+    power, high, low = _exp_reduced(_clamp(x, EXPM1_LOWEST, EXP_HIGHEST))
+    scale = _power_of_two(power - 1)
+    a = high * scale
+    b = scale - 0.5
+    c = a + b
+    y = (c + (low * scale + (a - (c - b)))) * 2.0
+    y = tl.where(power == 0, high + low, y)
+    y = tl.where(x > EXP_HIGHEST, INFINITY, y)
+    return tl.where(x == x, tl.where(x == 0, x, y), float("nan"))
+
+
+@jit
+def erf_f32(x):
+    a = _clamp(tl.abs(x), 0.0, ERF_SATURATION)
+    power, high, low = _exp_reduced(_polynomial(ERF_LOG_POLYNOMIAL, ERF_LOG_DEGREE, a))
+    large = 1.0 - ((high + low) + 1.0) * _power_of_two(power)
+    small = a + _polynomial(ERF_POLYNOMIAL, ERF_DEGREE, a * a) * a
+    return _with_sign(x, tl.where(a < ERF_POLYNOMIAL_END, small, large))
+
+
+@jit
+def _with_sign(x, magnitude):
+    """``magnitude`` with the sign of ``x``; NaN where ``x`` is."""
+    bits = magnitude.to(tl.int32, bitcast=True) | (x.to(tl.int32, bitcast=True) & SIGN_BIT)
+    return tl.where(x == x, bits.to(tl.float32, bitcast=True), float("nan"))

@@ -36,7 +36,7 @@ def first_derivative_only(backward: Callable) -> Callable:
         several = isinstance(results, tuple)
         listed = list(results) if several else [results]
         present = [i for i, g in enumerate(listed) if g is not None]
-        op = backward.__qualname__.split(".")[0].lstrip("_")
+        op = getattr(ctx, "op", None) or backward.__qualname__.split(".")[0].lstrip("_")
         sealed = _NoSecondDerivative.apply(op, *(listed[i].detach().requires_grad_() for i in present))
         for i, g in zip(present, sealed, strict=True):
             listed[i] = g

@@ -1,10 +1,14 @@
 """What the pooling ops share: torch's arguments, its output sizes, and where the taps of a strided window fall.
 
-A map is the last two dimensions of a tensor; a signal is a map of height 1, so every pool is two-dimensional.
+A map is the last two dimensions of a tensor, a volume the last three; a signal is a map of height 1, so every pool has
+two or three axes.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import product
+from math import prod
 
 import torch
 
@@ -14,6 +18,7 @@ from dettriton.ops._function import require_float32
 Size = int | tuple[int, ...]
 
 IN_ORDER_LIMIT = 64
+LAYOUTS = {1: "L", 2: "H, W", 3: "D, H, W"}
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,17 @@ class Axis:
                 yield t, slice(first, last), slice(start, start + (last - first - 1) * self.stride + 1, self.stride)
 
 
-def spatial(op: str, name: str, value: Size, dims: int) -> tuple[int, int]:
-    """An argument for each of the two axes of a map, given as an integer or as ``dims`` integers.
+def all_taps(axes: tuple[Axis, ...]) -> Iterator[tuple[int, tuple, tuple]]:
+    """For each tap of a window in row-major order: the tap, and the indexes of its outputs and of their inputs."""
+    for taps in product(*(axis.taps() for axis in axes)):
+        place = 0
+        for axis, (t, _, _) in zip(axes, taps, strict=True):
+            place = place * axis.kernel + t
+        yield place, (..., *(outputs for _, outputs, _ in taps)), (..., *(inputs for _, _, inputs in taps))
+
+
+def spatial(op: str, name: str, value: Size, dims: int) -> tuple[int, ...]:
+    """An argument for each axis of a map or a volume, given as an integer or as ``dims`` integers.
 
     The axis that a signal lacks gets what leaves it alone: no padding, and 1 for the other arguments.
     """
@@ -50,27 +64,27 @@ def spatial(op: str, name: str, value: Size, dims: int) -> tuple[int, int]:
     values = values * dims if len(values) == 1 else values
     if len(values) != dims or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
         raise InputError(f"{op}: {name} must be an integer or {dims} of them, got {value!r}")
-    return values if dims == 2 else (0 if name == "padding" else 1, *values)
+    return values if dims > 1 else (0 if name == "padding" else 1, *values)
 
 
 def as_map(op: str, x: torch.Tensor, dims: int) -> torch.Tensor:
-    """``x`` seen as maps: a signal gets a height of 1.
+    """``x`` seen as maps or volumes: a signal gets a height of 1.
 
     Raises:
         InputError: ``x`` is not binary32, has the wrong rank, or has an empty map.
     """
     require_float32(op, input=x)
     if x.dim() not in (dims + 1, dims + 2):
-        layout = "(C, L) or (N, C, L)" if dims == 1 else "(C, H, W) or (N, C, H, W)"
-        raise InputError(f"{op}: input must be {layout}, got shape {tuple(x.shape)}")
+        axes = LAYOUTS[dims]
+        raise InputError(f"{op}: input must be (C, {axes}) or (N, C, {axes}), got shape {tuple(x.shape)}")
     if 0 in x.shape[-dims:]:
         raise InputError(f"{op}: only the batch may be empty, got shape {tuple(x.shape)}")
-    return x if dims == 2 else x.unsqueeze(-2)
+    return x if dims > 1 else x.unsqueeze(-2)
 
 
 def from_map(y: torch.Tensor, dims: int) -> torch.Tensor:
     """Undo :func:`as_map`."""
-    return y if dims == 2 else y.squeeze(-2)
+    return y if dims > 1 else y.squeeze(-2)
 
 
 def strided_axes(
@@ -82,8 +96,8 @@ def strided_axes(
     padding: Size,
     dilation: Size,
     ceil: bool,
-) -> tuple[Axis, Axis]:
-    """The rows and columns of the windows over the map ``x``, with torch's output sizes.
+) -> tuple[Axis, ...]:
+    """The axes of the windows over the map or volume ``x``, with torch's output sizes.
 
     Raises:
         InputError: an argument is out of range, or a window would hold no element of the map.
@@ -92,10 +106,10 @@ def strided_axes(
     steps = kernels if stride is None or stride == () else spatial(op, "stride", stride, dims)
     paddings = spatial(op, "padding", padding, dims)
     dilations = spatial(op, "dilation", dilation, dims)
-    rows, columns = (
-        _axis(op, *arguments, ceil) for arguments in zip(x.shape[-2:], kernels, steps, paddings, dilations, strict=True)
+    sizes = x.shape[-len(kernels) :]
+    return tuple(
+        _axis(op, *arguments, ceil) for arguments in zip(sizes, kernels, steps, paddings, dilations, strict=True)
     )
-    return rows, columns
 
 
 def _axis(op: str, size: int, kernel: int, stride: int, padding: int, dilation: int, ceil: bool) -> Axis:
@@ -152,32 +166,54 @@ class Runs:
         return Runs(self.targets, self.sources, self.per, first, end, self.step, longest)
 
 
+@lru_cache(maxsize=64)
+def run_table(runs: tuple[Runs, ...], device: torch.device) -> torch.Tensor:
+    """Where the elements of each window of a map or volume are, (elements of the longest window, windows) int64.
+
+    Both in row-major order. A place is one in the flattened map; where a window has no such element it is the number of
+    places in the map, one past the last.
+    """
+    place, missing = torch.zeros((), dtype=torch.int64), torch.zeros((), dtype=torch.bool)
+    for k, r in enumerate(runs):
+        bounds = torch.tensor(r.all_bounds(), dtype=torch.int64)
+        along = bounds[:, 0] + torch.arange(r.longest, dtype=torch.int64)[:, None]
+        shape = [1] * (2 * len(runs))
+        shape[k], shape[len(runs) + k] = r.longest, r.targets
+        place = place * r.sources + along.view(shape)
+        missing = missing | (along >= bounds[:, 1]).view(shape)
+    table = torch.where(missing, prod(r.sources for r in runs), place)
+    return table.reshape(prod(r.longest for r in runs), -1).to(device)
+
+
 @dataclass(frozen=True)
 class Windows:
     """The windows of an average pool: their runs, their strided axes where they are regular, and their divisors."""
 
-    rows: Runs
-    columns: Runs
-    axes: tuple[Axis, Axis] | None
-    row_counts: tuple[int, ...]
-    column_counts: tuple[int, ...]
+    runs: tuple[Runs, ...]
+    axes: tuple[Axis, ...] | None
+    counts: tuple[tuple[int, ...], ...]
     divisor: int | None
 
     @property
     def whole_map(self) -> bool:
-        return self.rows.cover() and self.columns.cover()
+        return all(r.cover() for r in self.runs)
 
     @property
     def exact(self) -> bool:
-        return self.whole_map or self.rows.longest * self.columns.longest > IN_ORDER_LIMIT
+        return self.whole_map or prod(r.longest for r in self.runs) > IN_ORDER_LIMIT
 
     @property
-    def inputs(self) -> tuple[int, int]:
-        return self.rows.sources, self.columns.sources
+    def inputs(self) -> tuple[int, ...]:
+        return tuple(r.sources for r in self.runs)
 
     @property
-    def outputs(self) -> tuple[int, int]:
-        return self.rows.targets, self.columns.targets
+    def outputs(self) -> tuple[int, ...]:
+        return tuple(r.targets for r in self.runs)
+
+    @property
+    def inverse_runs(self) -> tuple[Runs, ...]:
+        """For each input, the run of outputs that hold it."""
+        return tuple(r.inverse() for r in self.runs)
 
 
 def strided_runs(axis: Axis) -> Runs:
@@ -192,20 +228,34 @@ def strided_counts(axis: Axis, include_padding: bool) -> tuple[int, ...]:
     return tuple(min(start + axis.kernel, axis.size + axis.padding) - start for start in starts)
 
 
+def adaptive_sizes(op: str, x: torch.Tensor, output_size: object, dims: int) -> tuple[int, ...]:
+    """The output sizes of an adaptive pool of the map ``x``; None among several keeps the input's size.
+
+    Raises:
+        InputError: a size is not a positive integer, or there are not ``dims`` of them.
+    """
+    if isinstance(output_size, (tuple, list)) and len(output_size) == dims:
+        kept = x.shape[-dims:]
+        output_size = tuple(size if out is None else out for out, size in zip(output_size, kept, strict=True))
+    sizes = spatial(op, "output_size", output_size, dims)
+    if min(sizes) < 1:
+        raise InputError(f"{op}: output_size must be positive, got {output_size!r}")
+    return sizes
+
+
 def adaptive_runs(size: int, out: int) -> Runs:
     runs = Runs(size, out, size, 0, size + out - 1, out, size)
     return replace(runs, longest=max(end - first for first, end in runs.all_bounds()))
 
 
-def strided_windows(axes: tuple[Axis, Axis], include_padding: bool, divisor: int | None) -> Windows:
-    row_counts, column_counts = (strided_counts(axis, include_padding) for axis in axes)
-    rows, columns = (strided_runs(axis) for axis in axes)
-    return Windows(rows, columns, axes, row_counts, column_counts, divisor)
+def strided_windows(axes: tuple[Axis, ...], include_padding: bool, divisor: int | None) -> Windows:
+    counts = tuple(strided_counts(axis, include_padding) for axis in axes)
+    return Windows(tuple(strided_runs(axis) for axis in axes), axes, counts, divisor)
 
 
-def adaptive_windows(sizes: tuple[int, int], outs: tuple[int, int]) -> Windows:
+def adaptive_windows(sizes: tuple[int, ...], outs: tuple[int, ...]) -> Windows:
     runs = tuple(adaptive_runs(size, out) for size, out in zip(sizes, outs, strict=True))
     even = all(r.sources % r.targets == 0 for r in runs)
     axes = tuple(Axis(r.sources, r.targets, r.longest, r.longest) for r in runs) if even else None
-    counts = (tuple(end - first for first, end in r.all_bounds()) for r in runs)
-    return Windows(*runs, axes, *counts, None)
+    counts = tuple(tuple(end - first for first, end in r.all_bounds()) for r in runs)
+    return Windows(runs, axes, counts, None)

@@ -11,8 +11,9 @@ but the channel's, ``n`` the number of its terms and ``eps`` rounded to binary32
     training   grad_x = ((g - grad_bias / n) - (h * (grad_weight / n))) * k
     inference  grad_x = g * k
 
-An absent weight or bias skips its operation; ``momentum`` and ``1 - momentum`` (binary64) are rounded to binary32.
-At inference the op is elementwise, so a sample's result cannot depend on its batch.
+batch_norm_relu's epilogue is ``relu(y + residual)``; ``g`` is then its gradient where the result is above 0, else +0.
+An absent weight, bias or residual skips its operation; ``momentum`` and ``1 - momentum`` (binary64) are rounded to
+binary32. At inference the op is elementwise, so a sample's result cannot depend on its batch.
 """
 
 import math
@@ -24,14 +25,25 @@ import torch
 from dettriton.engine import engine_for
 from dettriton.errors import InputError
 from dettriton.exact.ieee import sqrt
+from dettriton.ops._compile import Mutation
+from dettriton.ops._contract import contract
+from dettriton.ops._elementwise import evaluate
 from dettriton.ops._function import first_derivative_only, require_float32
 from dettriton.ops._launch import Variant, blocks, jit, kernel, tl
+from dettriton.ops.relu import RELU, RELU_GRADIENT
 from dettriton.ops.sum import exact_sum
 
 BLOCK = 1024
 MAX_POSITIONS = 1 << 30
 
-Grads = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
+relu_f32, relu_gradient_f32 = RELU.device, RELU_GRADIENT.device
+
+TRACKED = (("running_mean", 1), ("running_var", 2))
+"""The tensors that training changes in place, with their places among the arguments."""
+
+MaybeTensor = torch.Tensor | None
+Grads = tuple[MaybeTensor, MaybeTensor, MaybeTensor, MaybeTensor]
+"""The gradients to x, weight, bias and residual."""
 
 
 @jit
@@ -52,22 +64,31 @@ def _batch_norm_square_kernel(x_ptr, mean_ptr, out_ptr, n, channels, positions, 
     tl.store(out_ptr + at, centred * centred, mask=mask)
 
 
-@kernel(
-    "*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 i64 i64 i64",
-    *(Variant({"HAS_WEIGHT": w, "HAS_BIAS": b}) for w in (True, False) for b in (True, False)),
+EPILOGUES = ((False, False), (False, True), (True, True))
+FORWARD_VARIANTS = tuple(
+    Variant({"HAS_WEIGHT": weight, "HAS_BIAS": bias, "RESIDUAL": residual, "RELU": relu})
+    for weight in (True, False)
+    for bias in (True, False)
+    for residual, relu in EPILOGUES
 )
+
+
+@kernel("*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *fp32 i64 i64 i64", *FORWARD_VARIANTS)
 def _batch_norm_fwd_kernel(
     x_ptr,
     mean_ptr,
     scale_ptr,
     weight_ptr,
     bias_ptr,
+    residual_ptr,
     y_ptr,
     n,
     channels,
     positions,
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    RELU: tl.constexpr,
     BLOCK: tl.constexpr = BLOCK,
 ):
     at, mask, channel = _elements(n, channels, positions, BLOCK)
@@ -76,16 +97,36 @@ def _batch_norm_fwd_kernel(
         y = y * tl.load(weight_ptr + channel)
     if HAS_BIAS:
         y = y + tl.load(bias_ptr + channel)
+    if RESIDUAL:
+        y = y + tl.load(residual_ptr + at, mask=mask, other=0.0)
+    if RELU:
+        y = relu_f32(y)
     tl.store(y_ptr + at, y, mask=mask)
 
 
-@kernel("*fp32 *fp32 *fp32 *fp32 *fp32 i64 i64 i64")
+@kernel("*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *fp32 i64 i64 i64", *(Variant({"RELU": relu}) for relu in (True, False)))
 def _batch_norm_product_kernel(
-    grad_ptr, x_ptr, mean_ptr, scale_ptr, out_ptr, n, channels, positions, BLOCK: tl.constexpr = BLOCK
+    grad_ptr,
+    x_ptr,
+    mean_ptr,
+    scale_ptr,
+    out_ptr,
+    result_ptr,
+    masked_ptr,
+    n,
+    channels,
+    positions,
+    RELU: tl.constexpr,
+    BLOCK: tl.constexpr = BLOCK,
 ):
+    """``grad * h``; after a RELU with this ``result`` the gradient is first masked by it, and kept."""
     at, mask, channel = _elements(n, channels, positions, BLOCK)
     h = (tl.load(x_ptr + at, mask=mask, other=0.0) - tl.load(mean_ptr + channel)) * tl.load(scale_ptr + channel)
-    tl.store(out_ptr + at, tl.load(grad_ptr + at, mask=mask, other=0.0) * h, mask=mask)
+    grad = tl.load(grad_ptr + at, mask=mask, other=0.0)
+    if RELU:
+        grad = relu_gradient_f32(grad, tl.load(result_ptr + at, mask=mask, other=0.0))
+        tl.store(masked_ptr + at, grad, mask=mask)
+    tl.store(out_ptr + at, grad * h, mask=mask)
 
 
 @kernel(
@@ -144,15 +185,21 @@ def _layout(x: torch.Tensor) -> tuple[int, int, int]:
     return x.numel(), x.shape[1], positions
 
 
-def batch_norm_statistics_torch(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+def batch_norm_statistics_torch(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, MaybeTensor]:
     mean = exact_sum(x, _axes(x)) / _scalar(_terms(x), x)
     centred = x - _per_channel(mean, x)
     return mean, exact_sum(centred * centred, _axes(x)), centred
 
 
 def batch_norm_torch(
-    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, statistics: Statistics, keep: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+    x: torch.Tensor,
+    weight: MaybeTensor,
+    bias: MaybeTensor,
+    statistics: Statistics,
+    keep: bool,
+    residual: MaybeTensor = None,
+    relu: bool = False,
+) -> tuple[torch.Tensor, MaybeTensor]:
     mean, scale, centred = statistics
     h = (x - _per_channel(mean, x) if centred is None else centred).mul_(_per_channel(scale, x))
     y = h
@@ -160,7 +207,9 @@ def batch_norm_torch(
         y = torch.mul(h, _per_channel(weight, x), out=None if keep else h)
     if bias is not None:
         y = torch.add(y, _per_channel(bias, x), out=None if keep and y is h else y)
-    return y, h if keep else None
+    if residual is not None:
+        y = torch.add(y, residual, out=None if keep and y is h else y)
+    return RELU.host(y) if relu else y, h if keep else None
 
 
 def batch_norm_grad_torch(
@@ -170,7 +219,10 @@ def batch_norm_grad_torch(
     slope: torch.Tensor,
     training: bool,
     wanted: Sequence[bool],
+    result: MaybeTensor = None,
 ) -> Grads:
+    if result is not None:
+        grad = RELU_GRADIENT.host(grad, result)
     if normalisation is not None:
         mean, scale = (_per_channel(s, h) for s in normalisation)
         h = (h - mean).mul_(scale)
@@ -185,10 +237,10 @@ def batch_norm_grad_torch(
         grad_x = (grad - _per_channel(grad_bias / n, grad)).sub_(product).mul_(_per_channel(slope, grad))
     elif wanted[0]:
         grad_x = grad * _per_channel(slope, grad)
-    return grad_x, grad_weight, grad_bias
+    return grad_x, grad_weight, grad_bias, grad
 
 
-def batch_norm_statistics_triton(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+def batch_norm_statistics_triton(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, MaybeTensor]:
     x = x.contiguous()
     mean = exact_sum(x, _axes(x)) / _scalar(_terms(x), x)
     squares = torch.empty_like(x)
@@ -197,14 +249,21 @@ def batch_norm_statistics_triton(x: torch.Tensor) -> tuple[torch.Tensor, torch.T
 
 
 def batch_norm_triton(
-    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, statistics: Statistics, keep: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+    x: torch.Tensor,
+    weight: MaybeTensor,
+    bias: MaybeTensor,
+    statistics: Statistics,
+    keep: bool,
+    residual: MaybeTensor = None,
+    relu: bool = False,
+) -> tuple[torch.Tensor, MaybeTensor]:
     x = x.contiguous()
     y = torch.empty_like(x)
     per_channel = (s.contiguous() for s in (statistics.mean, statistics.scale))
-    affine = (statistics.scale if t is None else t.contiguous() for t in (weight, bias))
+    added = (statistics.scale if t is None else t.contiguous() for t in (weight, bias, residual))
     flags = {"HAS_WEIGHT": weight is not None, "HAS_BIAS": bias is not None}
-    _batch_norm_fwd_kernel((blocks(x.numel(), BLOCK),), x, *per_channel, *affine, y, *_layout(x), **flags)
+    flags |= {"RESIDUAL": residual is not None, "RELU": relu}
+    _batch_norm_fwd_kernel((blocks(x.numel(), BLOCK),), x, *per_channel, *added, y, *_layout(x), **flags)
     return y, None
 
 
@@ -215,25 +274,31 @@ def batch_norm_grad_triton(
     slope: torch.Tensor,
     training: bool,
     wanted: Sequence[bool],
+    result: MaybeTensor = None,
 ) -> Grads:
     grad, h = grad.contiguous(), h.contiguous()
+    result = None if result is None else result.contiguous()
     grid, layout = (blocks(grad.numel(), BLOCK),), _layout(grad)
     mean, scale = normalisation or (torch.zeros_like(slope), torch.ones_like(slope))
     centre = training and wanted[0]
-    grad_bias = exact_sum(grad, _axes(grad)) if centre or wanted[2] else None
     grad_weight = grad_x = None
     means = (slope, slope)
     if centre or wanted[1]:
         product = torch.empty_like(grad)
-        _batch_norm_product_kernel(grid, grad, h, mean, scale, product, *layout)
-        grad_weight = exact_sum(product, _axes(grad))
+        masked = grad if result is None else torch.empty_like(grad)
+        kept = (grad if result is None else result, masked)
+        _batch_norm_product_kernel(grid, grad, h, mean, scale, product, *kept, *layout, RELU=result is not None)
+        grad, grad_weight = masked, exact_sum(product, _axes(grad))
+    elif result is not None:
+        grad = evaluate(RELU_GRADIENT, grad, result)
+    grad_bias = exact_sum(grad, _axes(grad)) if centre or wanted[2] else None
     if centre:
         n = _scalar(_terms(grad), grad)
         means = (grad_bias / n, grad_weight / n)
     if wanted[0]:
         grad_x = torch.empty_like(grad)
         _batch_norm_bwd_kernel(grid, grad, h, mean, scale, slope, *means, grad_x, *layout, TRAINING=training)
-    return grad_x, grad_weight, grad_bias
+    return grad_x, grad_weight, grad_bias, grad
 
 
 STATISTICS = {"torch": batch_norm_statistics_torch, "triton": batch_norm_statistics_triton}
@@ -242,64 +307,116 @@ BACKWARD = {"torch": batch_norm_grad_torch, "triton": batch_norm_grad_triton}
 
 
 class BatchNorm(torch.autograd.Function):
+    """batch_norm, or batch_norm_relu with or without a residual."""
+
     @staticmethod
     def forward(
         ctx: Any,
         x: torch.Tensor,
-        weight: torch.Tensor | None,
-        bias: torch.Tensor | None,
+        weight: MaybeTensor,
+        bias: MaybeTensor,
+        residual: MaybeTensor,
         statistics: Statistics,
         training: bool,
+        relu: bool,
     ) -> torch.Tensor:
-        engine = engine_for(x)
-        y, h = FORWARD[engine](x, weight, bias, statistics, keep=True)
+        y, h = FORWARD[engine_for(x)](x, weight, bias, statistics, True, residual, relu)
+        ctx.op = "batch_norm_relu" if relu else "BatchNorm"
         ctx.normalisation = (statistics.mean, statistics.scale) if h is None else None
         ctx.training = training
-        ctx.save_for_backward(x if h is None else h, statistics.scale, weight)
+        ctx.save_for_backward(x if h is None else h, statistics.scale, weight, y if relu else None)
         return y
 
     @staticmethod
     @first_derivative_only
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        h, scale, weight = ctx.saved_tensors
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[MaybeTensor, ...]:
+        h, scale, weight, result = ctx.saved_tensors
         slope = scale if weight is None else weight * scale
-        wanted = ctx.needs_input_grad[:3]
-        grads = BACKWARD[engine_for(grad, h)](grad, h, ctx.normalisation, slope, ctx.training, wanted)
-        return *(g if w else None for g, w in zip(grads, wanted, strict=True)), None, None
+        wanted = ctx.needs_input_grad[:4]
+        grads = BACKWARD[engine_for(grad, h)](grad, h, ctx.normalisation, slope, ctx.training, wanted, result)
+        return *(g if w else None for g, w in zip(grads, wanted, strict=True)), None, None, None
 
 
-def _check(input: torch.Tensor, training: bool, **per_channel: torch.Tensor | None) -> None:
+def check_channels(op: str, input: torch.Tensor, **per_channel: MaybeTensor) -> None:
+    """Raise unless all are binary32, the input is (N, C, ...), and the rest (C,) or None."""
     given = {name: values for name, values in per_channel.items() if values is not None}
-    require_float32("batch_norm", input=input, **given)
+    require_float32(op, input=input, **given)
     if input.dim() < 2:
-        raise InputError(f"batch_norm: input must be (N, C, ...), got shape {tuple(input.shape)}; add a batch axis")
+        raise InputError(f"{op}: input must be (N, C, ...), got shape {tuple(input.shape)}; add a batch axis")
     channels = input.shape[1]
     for name, values in given.items():
         if values.shape != (channels,):
             raise InputError(
-                f"batch_norm: {name} must have shape ({channels},), one value a channel, got {tuple(values.shape)}"
+                f"{op}: {name} must have shape ({channels},), one value a channel, got {tuple(values.shape)}"
             )
     if ("running_mean" in given) != ("running_var" in given):
-        raise InputError("batch_norm: give both running_mean and running_var, or neither")
-    if not training and "running_mean" not in given:
-        raise InputError("batch_norm: inference needs running_mean and running_var; pass them, or training=True")
+        raise InputError(f"{op}: give both running_mean and running_var, or neither")
+
+
+def check_statistics(op: str, input: torch.Tensor, training: bool, running_mean: MaybeTensor) -> None:
+    """Raise unless there is something to normalise by."""
+    if not training and running_mean is None:
+        raise InputError(f"{op}: inference needs running_mean and running_var; pass them, or training=True")
     if training and _terms(input) < 2:
         raise InputError(
-            f"batch_norm: training needs more than one value per channel, got shape {tuple(input.shape)}; "
+            f"{op}: training needs more than one value per channel, got shape {tuple(input.shape)}; "
             "use a larger batch, or drop the last incomplete one"
         )
 
 
-def _track(running: torch.Tensor, statistic: torch.Tensor, momentum: float) -> None:
+def track(running: torch.Tensor, statistic: torch.Tensor, momentum: float) -> None:
+    """``running = (running * (1 - momentum)) + (statistic * momentum)``, in place."""
     running.mul_(_scalar(1 - momentum, running)).add_(statistic * _scalar(momentum, running))
 
 
+def normalise_batch(
+    input: torch.Tensor,
+    running_mean: MaybeTensor,
+    running_var: MaybeTensor,
+    weight: MaybeTensor,
+    bias: MaybeTensor,
+    residual: MaybeTensor,
+    training: bool,
+    momentum: float,
+    eps: float,
+    relu: bool,
+) -> torch.Tensor:
+    """The op on checked arguments, with ``relu(... + residual)`` after it where asked."""
+    tensors = [t for t in (input, running_mean, running_var, weight, bias, residual) if t is not None]
+    engine, differentiable = engine_for(*tensors), torch.is_grad_enabled()
+    with torch.no_grad():
+        if training:
+            mean, squares, centred = STATISTICS[engine](input.detach())
+            variance = squares / _scalar(_terms(input), input)
+            if running_mean is not None and running_var is not None:
+                track(running_mean, mean, momentum)
+                track(running_var, squares / _scalar(_terms(input) - 1, input), momentum)
+        else:
+            mean, variance, centred = running_mean.clone(), running_var, None
+        shifted = variance + _scalar(eps, variance)
+        scale = torch.ones_like(shifted) / sqrt(shifted)
+        statistics = Statistics(mean, scale, centred)
+        if not (differentiable and any(t.requires_grad for t in tensors)):
+            return FORWARD[engine](input, weight, bias, statistics, False, residual, relu)[0]
+    return BatchNorm.apply(input, weight, bias, residual, statistics, training, relu)
+
+
+@contract(
+    "Normalisation",
+    definition="m = S(x) / n, v = S((x - m)^2) / n, h = (x - m) * (1 / sqrt(v + eps)), (h * weight) + bias; "
+    "gradient ((g - S(g) / n) - (h * (S(g * h) / n))) * (weight * r)",
+    error="m and v: an ulp each, then one rounding an operation",
+    batch_invariant=False,
+    kernels=True,
+    mirrors="nn.functional.batch_norm",
+    mutation=Mutation(TRACKED, ("training", 5)),
+)
 def batch_norm(
     input: torch.Tensor,
-    running_mean: torch.Tensor | None,
-    running_var: torch.Tensor | None,
-    weight: torch.Tensor | None = None,
-    bias: torch.Tensor | None = None,
+    running_mean: MaybeTensor,
+    running_var: MaybeTensor,
+    weight: MaybeTensor = None,
+    bias: MaybeTensor = None,
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
@@ -326,21 +443,6 @@ def batch_norm(
             or training with fewer than two values per channel.
         EngineError: the engine cannot run on the tensors' device.
     """
-    _check(input, training, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
-    tensors = [t for t in (input, running_mean, running_var, weight, bias) if t is not None]
-    engine, differentiable = engine_for(*tensors), torch.is_grad_enabled()
-    with torch.no_grad():
-        if training:
-            mean, squares, centred = STATISTICS[engine](input.detach())
-            variance = squares / _scalar(_terms(input), input)
-            if running_mean is not None and running_var is not None:
-                _track(running_mean, mean, momentum)
-                _track(running_var, squares / _scalar(_terms(input) - 1, input), momentum)
-        else:
-            mean, variance, centred = running_mean.clone(), running_var, None
-        shifted = variance + _scalar(eps, variance)
-        scale = torch.ones_like(shifted) / sqrt(shifted)
-        statistics = Statistics(mean, scale, centred)
-        if not (differentiable and any(t.requires_grad for t in tensors)):
-            return FORWARD[engine](input, weight, bias, statistics, keep=False)[0]
-    return BatchNorm.apply(input, weight, bias, statistics, training)
+    check_channels("batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    check_statistics("batch_norm", input, training, running_mean)
+    return normalise_batch(input, running_mean, running_var, weight, bias, None, training, momentum, eps, relu=False)

@@ -9,6 +9,7 @@ over the classes rounded once (R2), exp and log the library's own (R3); ``m``, `
     a = binary32(1 - label_smoothing)      b = binary32(label_smoothing / C), quotient and difference in binary64
     loss = S(t_c * n_c), where a class with t_c = 0 and n_c = +Inf counts +0
     grad_x_c = (((exp(s_c) / Z) * S(t)) - t_c) * k
+    grad_q_c = ((n_c * w_c) * a) * k            for probabilities
 
 An absent weight skips its multiplication. A class index without smoothing leaves one term, ``loss = w_y * n_y``: the
 same bits, without the sum. ``k`` is the upstream gradient of that row's loss. With ``reduction="mean"`` the losses'
@@ -27,6 +28,7 @@ from dettriton.engine import engine_for
 from dettriton.errors import InputError
 from dettriton.exact.elementary import exp, log
 from dettriton.exact.ieee import canonical_nan
+from dettriton.ops._contract import contract
 from dettriton.ops._device_elementary import log_f32
 from dettriton.ops._device_rows import (
     add_terms,
@@ -42,7 +44,7 @@ from dettriton.ops._device_rows import (
 from dettriton.ops._function import first_derivative_only, require_float32
 from dettriton.ops._launch import jit, kernel, tl
 from dettriton.ops._reduction import check_reduction, count_of, loss_factor, reduce_loss, require_no_gradient
-from dettriton.ops.softmax import softmax_parts_torch
+from dettriton.ops.softmax import LOG_FORWARD, softmax_parts_torch
 from dettriton.ops.sum import exact_sum
 
 
@@ -246,6 +248,13 @@ def cross_entropy_grad_torch(
     return grad_x if ignored is None else torch.where(ignored, torch.zeros(()), grad_x)
 
 
+def probability_grad(factor: torch.Tensor, x: torch.Tensor, target: Target) -> torch.Tensor:
+    """The gradient to target probabilities, on the engine of ``x``."""
+    surprise = -LOG_FORWARD[engine_for(factor, x)](x)
+    weighted = surprise if target.weight is None else surprise * target.weight
+    return (weighted * target.a) * factor[:, None]
+
+
 def _flags(target: Target) -> dict[str, bool]:
     return {"INDICES": target.indices, "HAS_WEIGHT": target.weight is not None}
 
@@ -300,10 +309,20 @@ class CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, of_rows, weight, *kept, divisor = ctx.saved_tensors
         factor = loss_factor(grad, divisor, ctx.reduction).reshape(-1).expand(len(x)).contiguous()
-        grad_x = BACKWARD[engine_for(factor, x)](factor, x, Target(of_rows, weight, *ctx.rest), *kept)
-        return grad_x, None, None, None, None, None, None
+        target = Target(of_rows, weight, *ctx.rest)
+        needs_x, needs_target, *_ = ctx.needs_input_grad
+        grad_x = BACKWARD[engine_for(factor, x)](factor, x, target, *kept) if needs_x else None
+        return grad_x, probability_grad(factor, x, target) if needs_target else None, None, None, None, None, None
 
 
+@contract(
+    "Softmax and losses",
+    definition="exact sum over classes of -t log_softmax; mean: exact sum over D; gradient (p S(t) - t) k",
+    error="a few ulp of log Z and of the largest term",
+    batch_invariant=True,
+    kernels=True,
+    mirrors="nn.functional.cross_entropy",
+)
 def cross_entropy(
     input: torch.Tensor,
     target: torch.Tensor,
@@ -324,7 +343,7 @@ def cross_entropy(
     Args:
         input: binary32 logits, (C,), (N, C) or (N, C, d1, ...).
         target: int64 class indices, the input's shape without C, each in [0, C) or ``ignore_index``; or binary32 class
-            probabilities of the input's shape. Never differentiated.
+            probabilities of the input's shape, differentiable.
         weight: binary32, (C,): a factor for each class.
         size_average: deprecated in torch, refused.
         ignore_index: the class index whose samples count nothing; probabilities need it negative.
@@ -345,7 +364,7 @@ def cross_entropy(
     op = "cross_entropy"
     check_reduction(op, size_average, reduce, reduction)
     require_float32(op, input=input, weight=weight)
-    require_no_gradient(op, target=target, weight=weight)
+    require_no_gradient(op, weight=weight)
     if not 0.0 <= label_smoothing <= 1.0:
         raise InputError(f"{op}: label_smoothing must lie in [0, 1], got {label_smoothing}")
     class_dim = 0 if input.dim() == 1 else 1

@@ -14,6 +14,7 @@ import torch
 from dettriton.engine import engine_for
 from dettriton.errors import InputError
 from dettriton.exact.philox import Stream, drop_threshold, keep_mask
+from dettriton.ops._contract import contract
 from dettriton.ops._device_philox import philox_word
 from dettriton.ops._function import first_derivative_only, require_float32
 from dettriton.ops._launch import blocks, kernel, tl
@@ -66,6 +67,14 @@ class Dropout(torch.autograd.Function):
         return FORWARD[engine_for(grad)](grad, ctx.p, ctx.rng), None, None
 
 
+@contract(
+    "Random numbers",
+    definition="x * scale where Philox word i is at least floor(p * 2**32), else +0; gradient: the same of g",
+    error="half an ulp",
+    batch_invariant=False,
+    kernels=True,
+    mirrors="nn.functional.dropout",
+)
 def dropout(
     input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, rng: Stream | None = None
 ) -> torch.Tensor:

@@ -8,10 +8,20 @@ import torch
 
 from dettriton.errors import InputError
 from dettriton.ops._broadcast import add_bias
+from dettriton.ops._contract import contract
 from dettriton.ops._function import require_float32
-from dettriton.ops.matmul import matmul
+from dettriton.ops.matmul import ERROR, matmul
 
 
+@contract(
+    "Dot products",
+    definition="matmul(input, weight^T) on a grid per input row and per weight row, then + bias; gradients: matmul's; "
+    "of the bias: an exact sum",
+    error=f"{ERROR}, plus half an ulp",
+    batch_invariant=True,
+    kernels=True,
+    mirrors="nn.functional.linear",
+)
 def linear(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, *, precision: str = "high"
 ) -> torch.Tensor:

@@ -1,23 +1,46 @@
-"""sum: the exact windowed sum of its terms, rounded to binary32 once (R2); gradient: the upstream gradient, broadcast.
+"""sum: the exact windowed sum of its terms, rounded once (R2); gradient: the upstream gradient, broadcast.
 
 Error: at most half an ulp of the result plus ``2**-32`` of the largest term for each term truncated. Empty: +0.
 A NaN or infinite term gives the canonical NaN. Batch-invariant: an output depends only on its own terms.
+
+binary64 keeps four windows instead of two (see :mod:`dettriton.exact.window64`): ``2**-96`` of the largest term. Half
+precision widens to binary32, and its result is rounded once more.
 """
 
 import math
+from collections.abc import Iterable
+from functools import reduce
 from typing import Any
 
 import torch
 
 from dettriton.engine import engine_for
 from dettriton.errors import InputError
-from dettriton.exact.window import windowed_sum
+from dettriton.exact.window import accumulate, windowed_sum
+from dettriton.exact.window64 import accumulate64, windowed_sum64
+from dettriton.ops._contract import contract
 from dettriton.ops._device import WINDOWS, magnitude_bits, round_windows, window_of_bits, window_terms
-from dettriton.ops._function import first_derivative_only, require_float32
-from dettriton.ops._launch import blocks, kernel, tl
+from dettriton.ops._device64 import (
+    FIRST_BIN,
+    NON_FINITE_FIELD,
+    WINDOWS64,
+    exponent_field,
+    round_windows64,
+    window_digits,
+    window_of_field,
+)
+from dettriton.ops._float_types import narrowed, require_float, widened
+from dettriton.ops._function import first_derivative_only
+from dettriton.ops._launch import blocks, jit, kernel, tl
 
 BLOCK = 1024
 TILES = 8
+
+
+@jit
+def _offsets(j, row, kept, inner):
+    """Where the terms ``j`` of a kept index are in an (outer, kept, inner) array."""
+    return (j // inner) * kept * inner + row * inner + j % inner
 
 
 @kernel("*fp32 *i64 *i32 i64 i64 i64")
@@ -36,7 +59,7 @@ def _window_sum_kernel(
     for tile in range(TILES):
         j = (chunk * TILES + tile) * BLOCK + tl.arange(0, BLOCK)
         mask = j < terms
-        x = tl.load(x_ptr + (j // inner) * kept * inner + row * inner + j % inner, mask=mask, other=0.0)
+        x = tl.load(x_ptr + _offsets(j, row, kept, inner), mask=mask, other=0.0)
         bits = magnitude_bits(x)
         top = tl.max(bits, axis=0)
         window = window_of_bits(tl.minimum(top, 0x7F7FFFFF))
@@ -60,6 +83,45 @@ def _window_round_kernel(bins_ptr, top_ptr, y_ptr, kept, BLOCK: tl.constexpr = 1
     tl.store(y_ptr + row, y, mask=mask)
 
 
+@kernel("*fp64 *i64 *i32 i64 i64 i64")
+def _window_sum64_kernel(
+    x_ptr, bins_ptr, top_ptr, outer, kept, inner, BLOCK: tl.constexpr = BLOCK, TILES: tl.constexpr = TILES
+):
+    """As ``_window_sum_kernel``, with four windows; ``top`` is the largest biased exponent."""
+    row = tl.program_id(0).to(tl.int64) % kept
+    chunk = tl.program_id(0).to(tl.int64) // kept
+    terms = outer * inner
+    for tile in range(TILES):
+        j = (chunk * TILES + tile) * BLOCK + tl.arange(0, BLOCK)
+        mask = j < terms
+        x = tl.load(x_ptr + _offsets(j, row, kept, inner), mask=mask, other=0.0)
+        field = exponent_field(x)
+        top = tl.max(field, axis=0)
+        window = window_of_field(top)
+        a, b, c, d = window_digits(tl.where(field < NON_FINITE_FIELD, x, 0.0), window)
+        bin_ptr = bins_ptr + row * WINDOWS64 + window + FIRST_BIN
+        tl.atomic_add(bin_ptr, tl.sum(a, axis=0))
+        tl.atomic_add(bin_ptr - 1, tl.sum(b, axis=0))
+        tl.atomic_add(bin_ptr - 2, tl.sum(c, axis=0))
+        tl.atomic_add(bin_ptr - 3, tl.sum(d, axis=0))
+        tl.atomic_max(top_ptr + row, top)
+
+
+@kernel("*i64 *i32 *fp64 i64")
+def _window_round64_kernel(bins_ptr, top_ptr, y_ptr, kept, BLOCK: tl.constexpr = 128):
+    row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = row < kept
+    top = tl.load(top_ptr + row, mask=mask, other=0)
+    window = window_of_field(top)
+    bin_ptr = bins_ptr + row * WINDOWS64 + window + FIRST_BIN
+    a = tl.load(bin_ptr, mask=mask, other=0)
+    b = tl.load(bin_ptr - 1, mask=mask, other=0)
+    c = tl.load(bin_ptr - 2, mask=mask, other=0)
+    d = tl.load(bin_ptr - 3, mask=mask, other=0)
+    y = tl.where(top == NON_FINITE_FIELD, float("nan"), round_windows64(a, b, c, d, window))
+    tl.store(y_ptr + row, y, mask=mask)
+
+
 def outer_kept_inner(x: torch.Tensor, dims: tuple[int, ...]) -> tuple[torch.Tensor, tuple[int, int, int]]:
     """``x`` as a contiguous (outer, kept, inner) array whose sum over outer and inner is the sum over ``dims``."""
     kept = [d for d in range(x.dim()) if d not in dims]
@@ -72,21 +134,56 @@ def outer_kept_inner(x: torch.Tensor, dims: tuple[int, ...]) -> tuple[torch.Tens
     return x, (math.prod(x.shape[:first]), math.prod(x.shape[first:last]), math.prod(x.shape[last:]))
 
 
-def sum_triton(x: torch.Tensor, dims: tuple[int, ...], keepdim: bool) -> torch.Tensor:
-    shape = [1 if d in dims else s for d, s in enumerate(x.shape)]
+def _bins(x: torch.Tensor, kept: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Empty window sums and largest magnitudes of ``kept`` sums."""
+    windows = WINDOWS64.value if x.dtype == torch.float64 else WINDOWS.value
+    bins = torch.zeros(kept, windows, dtype=torch.int64, device=x.device)
+    return bins, torch.zeros(kept, dtype=torch.int32, device=x.device)
+
+
+def _add_to_bins(x: torch.Tensor, bins: torch.Tensor, top: torch.Tensor, dims: tuple[int, ...]) -> None:
     x, (outer, kept, inner) = outer_kept_inner(x, dims)
-    bins = torch.zeros(kept, WINDOWS.value, dtype=torch.int64, device=x.device)
-    top = torch.zeros(kept, dtype=torch.int32, device=x.device)
-    y = torch.empty(kept, dtype=torch.float32, device=x.device)
     tiles = TILES if outer * inner > BLOCK else 1
     grid = (blocks(outer * inner, BLOCK * tiles) * kept,)
-    _window_sum_kernel(grid, x, bins, top, outer, kept, inner, TILES=tiles)
-    _window_round_kernel((blocks(kept, 128),), bins, top, y, kept)
-    y = y.view(shape)
+    launched = _window_sum64_kernel if x.dtype == torch.float64 else _window_sum_kernel
+    launched(grid, x, bins, top, outer, kept, inner, TILES=tiles)
+
+
+def _rounded_bins(bins: torch.Tensor, top: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    y = torch.empty(top.shape, dtype=dtype, device=top.device)
+    launched = _window_round64_kernel if dtype == torch.float64 else _window_round_kernel
+    launched((blocks(y.numel(), 128),), bins, top, y, y.numel())
+    return y
+
+
+def sum_triton(x: torch.Tensor, dims: tuple[int, ...], keepdim: bool) -> torch.Tensor:
+    shape = [1 if d in dims else s for d, s in enumerate(x.shape)]
+    bins, top = _bins(x, math.prod(shape))
+    _add_to_bins(x, bins, top, dims)
+    y = _rounded_bins(bins, top, x.dtype).view(shape)
     return y if keepdim or not dims else y.squeeze(dims)
 
 
-FORWARD = {"torch": windowed_sum, "triton": sum_triton}
+def sum_torch(x: torch.Tensor, dims: tuple[int, ...], keepdim: bool) -> torch.Tensor:
+    return (windowed_sum64 if x.dtype == torch.float64 else windowed_sum)(x, dims, keepdim)
+
+
+def sum_of_parts_triton(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+    bins = top = dtype = None
+    for part in parts:
+        if bins is None:
+            dtype, (bins, top) = part.dtype, _bins(part, 1)
+        _add_to_bins(part, bins, top, tuple(range(part.dim())))
+    return _rounded_bins(bins, top, dtype).view(())
+
+
+def sum_of_parts_torch(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+    accumulators = ((accumulate64 if p.dtype == torch.float64 else accumulate)(p.reshape(-1)) for p in parts)
+    return reduce(lambda a, b: a.merge(b), accumulators).round().view(())
+
+
+FORWARD = {"torch": sum_torch, "triton": sum_triton}
+OF_PARTS = {"torch": sum_of_parts_torch, "triton": sum_of_parts_triton}
 
 
 def reduced_dims(op: str, x: torch.Tensor, dim: int | tuple[int, ...] | None) -> tuple[int, ...]:
@@ -111,10 +208,23 @@ def reduced_dims(op: str, x: torch.Tensor, dim: int | tuple[int, ...] | None) ->
 def exact_sum(x: torch.Tensor, dims: tuple[int, ...] | None = None, keepdim: bool = False) -> torch.Tensor:
     """The exact sum over non-negative ``dims`` (all for None) on the tensor's engine, outside autograd.
 
-    Composed ops take every float sum from here.
+    Composed ops take every float sum from here. binary32 or binary64.
     """
     dims = tuple(range(x.dim())) if dims is None else dims
+    if not dims and x.dim():
+        # torch takes no dimensions for all of them; here each sum has its one term.
+        x, dims, keepdim = x.unsqueeze(-1), (x.dim(),), False
     return FORWARD[engine_for(x)](x, dims, keepdim)
+
+
+def exact_sum_of_parts(parts: Iterable[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+    """The 0-dim exact sum of all elements of all parts (at least one), as if they were one tensor; outside autograd.
+
+    Args:
+        parts: binary32 or binary64, all of one type, on the device of ``like``; taken one at a time.
+        like: chooses the engine.
+    """
+    return OF_PARTS[engine_for(like)](parts)
 
 
 class Sum(torch.autograd.Function):
@@ -130,26 +240,35 @@ class Sum(torch.autograd.Function):
         return grad.reshape(kept).expand(ctx.shape), None, None
 
 
+@contract(
+    "Reductions",
+    definition="exact windowed sum over dim, rounded once (4 windows for float64); gradient: broadcast",
+    error="half an ulp + 2^-32 (float64: 2^-96) of the largest term for each term",
+    batch_invariant=True,
+    kernels=True,
+    mirrors="sum",
+)
 def sum(
     input: torch.Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False, *, dtype: None = None
 ) -> torch.Tensor:
     """Sum over dimensions, as :func:`torch.sum`; the result does not depend on the order of the terms.
 
     Args:
-        input: binary32, any shape.
+        input: binary32, binary64, binary16 or bfloat16, any shape.
         dim: the dimension or dimensions to sum over; all of them for None.
         keepdim: whether summed dimensions stay with size 1.
-        dtype: only None: the result is binary32.
+        dtype: only None: the result has the input's type.
 
     Returns:
-        The sum of the terms' bits in the two 32-bit windows at and below the largest magnitude, rounded to nearest
-        even once. +0 for no terms, the canonical NaN when a term is NaN or infinite, Inf on overflow. Error at most
-        half an ulp plus ``2**-32`` of the largest magnitude for each term.
+        The sum of the terms' bits in the two 32-bit windows (four for binary64) at and below the largest magnitude,
+        rounded to nearest even once; half precision is summed as binary32 and rounded once more. +0 for no terms, the
+        canonical NaN when a term is NaN or infinite, Inf on overflow. Error at most half an ulp plus ``2**-32``
+        (binary64: ``2**-96``) of the largest magnitude for each term.
 
     Raises:
-        InputError: ``input`` is not binary32, or ``dim`` is out of range or repeated.
+        InputError: ``input`` is not floating-point, or ``dim`` is out of range or repeated.
     """
-    require_float32("sum", input=input)
+    require_float("sum", input)
     if dtype is not None:
         raise InputError("sum: dtype is not supported; convert the result with .to(dtype)")
-    return Sum.apply(input, reduced_dims("sum", input, dim), keepdim)
+    return narrowed(Sum.apply(widened(input), reduced_dims("sum", input, dim), keepdim), input.dtype)

@@ -11,7 +11,14 @@ from dettriton.engine import use_engine
 from dettriton.errors import InputError
 from dettriton.exact.ieee import CANONICAL_NAN_BITS
 from dettriton.ops._pool import adaptive_runs, strided_axes, strided_runs
-from dettriton.ops.avg_pool import adaptive_avg_pool1d, adaptive_avg_pool2d, avg_pool1d, avg_pool2d
+from dettriton.ops.avg_pool import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+)
 
 stock = torch.nn.functional
 
@@ -161,6 +168,75 @@ def test_corroborate_torch_on_adaptive_pools(size):
     expected = values_and_grads(lambda t: stock.adaptive_avg_pool2d(t, size), x)
     for a, b in zip(ours, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+VOLUME = (1, 2, 5, 7, 6)
+# the op, its arguments by name, and whether the sums are exact
+VOLUMES = {
+    "k2": (avg_pool3d, {"kernel_size": 2}, False),
+    "overlapping": (avg_pool3d, {"kernel_size": 3, "stride": 2, "padding": 1}, False),
+    "mixed": (avg_pool3d, {"kernel_size": (2, 3, 1), "stride": (1, 2, 3), "padding": (1, 0, 0)}, False),
+    "taps75": (avg_pool3d, {"kernel_size": (3, 5, 5), "stride": 2}, True),
+    "whole": (avg_pool3d, {"kernel_size": (5, 7, 6)}, True),
+    "one": (adaptive_avg_pool3d, {"output_size": 1}, True),
+    "uneven": (adaptive_avg_pool3d, {"output_size": (2, 3, 4)}, False),
+    "kept": (adaptive_avg_pool3d, {"output_size": (None, 9, 2)}, False),
+}
+
+
+@pytest.mark.parametrize("case", VOLUMES.values(), ids=VOLUMES)
+@pytest.mark.parametrize("name", ["normal", "cancellation", "subnormal", "spread", "zeros", "nan", "inf"])
+def test_verify_and_validate_volumes(name, case):
+    op, arguments, exact = case
+    x = VECTORS[name].flatten()[:420].reshape(VOLUME)
+    reference, kernels = on_both_engines(values_and_grads, lambda t: op(t, **arguments), x)
+    assert all(same_bits(a, b, any_nan=True) for a, b in zip(reference, kernels, strict=True))
+    if name not in HARD:
+        return
+    y = reference[0]
+    if op is adaptive_avg_pool3d:
+        axes = [pool_oracle.adaptive_windows(*sizes) for sizes in zip(VOLUME[2:], y.shape[2:], strict=True)]
+        divisors = [len(a) * len(b) * len(c) for a, b, c in itertools.product(*axes)]
+    else:
+        kernel, stride, padding = (
+            arguments.get(k, d) for k, d in (("kernel_size", 0), ("stride", None), ("padding", 0))
+        )
+        kernel, stride, padding = (v if isinstance(v, tuple) else (v,) * 3 for v in (kernel, stride or kernel, padding))
+        geometry = list(zip(VOLUME[2:], y.shape[2:], kernel, stride, padding, (1, 1, 1), strict=True))
+        axes = [pool_oracle.axis_windows(*axis) for axis in geometry]
+        counts = [[min(o * s + k, size + 2 * p) - o * s for o in range(out)] for size, out, k, s, p, _ in geometry]
+        divisors = [a * b * c for a, b, c in itertools.product(*counts)]
+    add = pool_oracle.sum_exact if exact else pool_oracle.sum_in_order
+    upstream = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+    for channel in range(2):
+        windows = pool_oracle.pool_axes(x[0, channel], axes, lambda w: ([p for p, _ in w], [v for _, v in w]))
+        with np.errstate(all="ignore"):
+            expected = [add(values) / np.float32(d) for (_, values), d in zip(windows, divisors, strict=True)]
+            grads = upstream[0, channel].flatten().numpy()
+            shares = [g / np.float32(d) for g, d in zip(grads, divisors, strict=True)]
+        assert same_bits(y[0, channel].flatten(), torch.from_numpy(np.array(expected)), any_nan=True)
+        terms = [(places, share) for (places, _), share in zip(windows, shares, strict=True)]
+        expected = torch.from_numpy(pool_oracle.gathered_gradient(terms, 210))
+        assert same_bits(reference[1][0, channel].flatten(), expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 4, 5, 3), (2, 3, 3, 4), (1, 1, 1, 1, 1)])
+def test_corroborate_torch_on_volumes(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(6))
+    configs = itertools.product([2, (1, 2, 3)], [None, 1], [0, 1], [False, True], [True, False], [None, 5])
+    calls = [(avg_pool3d, stock.avg_pool3d, config) for config in configs]
+    calls += [(adaptive_avg_pool3d, stock.adaptive_avg_pool3d, (size,)) for size in (1, 2, (3, 1, 2), (None, 2, None))]
+    for ours, theirs, config in calls:
+        try:
+            expected = values_and_grads(lambda t, op=theirs, c=config: op(t.double(), *c), x)
+        except RuntimeError as refused:
+            # Stock refuses a window that reaches beyond a volume, its padding included, but not one beyond a map.
+            if "smaller than kernel" not in str(refused):
+                with pytest.raises(InputError):
+                    ours(x, *config)
+            continue
+        for a, b in zip(values_and_grads(lambda t, op=ours, c=config: op(t, *c), x), expected, strict=True):
+            torch.testing.assert_close(a.double(), b.double(), rtol=2e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 6, 7), (2, 0, 4, 4), (1, 1, 1, 1), (3, 6, 7)])

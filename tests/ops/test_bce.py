@@ -8,6 +8,8 @@ from bits import INF, NAN, hard_vectors, non_finite_vectors, on_both_engines, sa
 from dettriton.errors import InputError
 from dettriton.exact.elementary import exp, log1p
 from dettriton.exact.ieee import CANONICAL_NAN_BITS
+from dettriton.ops._elementwise import elementwise
+from dettriton.ops.bce import PROBABILITY_BCE, binary_cross_entropy
 from dettriton.ops.bce import binary_cross_entropy_with_logits as bce
 from dettriton.ops.sum import exact_sum
 
@@ -154,6 +156,25 @@ def test_corroborate_torch_in_float64(shape, reduction, factors):
         torch.testing.assert_close(ours.double(), theirs.double(), rtol=1e-5, atol=1e-6)
 
 
+@each_factors
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_gradients_to_the_targets(reduction, factors):
+    x, y, options = arguments((7, 5), factors)
+
+    def loss(x, y):
+        return bce(x, y, reduction=reduction, **options)
+
+    def stock(x, y):
+        wide = {k: v.double() for k, v in options.items()}
+        return torch.nn.functional.binary_cross_entropy_with_logits(x, y, reduction=reduction, **wide)
+
+    ours, kernels = on_both_engines(values_and_grads, loss, x, y)
+    assert all(same_bits(a, b) for a, b in zip(ours, kernels, strict=True))
+    assert all(same_bits(a, b) for a, b in zip(ours[:2], results(x, y, reduction=reduction, **options), strict=True))
+    for a, b in zip(ours, values_and_grads(stock, x.double(), y.double()), strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-6)
+
+
 def test_double_backward_names_the_op():
     x = torch.zeros(3, requires_grad=True)
     (grad,) = torch.autograd.grad(bce(x, torch.ones(3)).square(), x, create_graph=True)
@@ -169,7 +190,7 @@ def test_double_backward_names_the_op():
         ({"target": torch.zeros(3)}, "target must have the input's shape"),
         ({"weight": torch.zeros(2)}, r"weight of shape \(2,\) does not broadcast"),
         ({"pos_weight": torch.zeros(1, 2, 3)}, r"pos_weight of shape \(1, 2, 3\) does not broadcast"),
-        ({"target": torch.zeros(2, 3).requires_grad_()}, "no gradient with respect to target"),
+        ({"weight": torch.zeros(3).requires_grad_()}, "no gradient with respect to weight"),
         ({"pos_weight": torch.zeros(3).requires_grad_()}, "no gradient with respect to pos_weight"),
         ({"reduction": "batchmean"}, "reduction must be one of"),
         ({"size_average": True}, "deprecated"),
@@ -180,3 +201,99 @@ def test_bad_arguments_are_refused(changes, message):
     arguments = {"input": torch.zeros(2, 3), "target": torch.zeros(2, 3), **changes}
     with pytest.raises(InputError, match=f"binary_cross_entropy_with_logits: .*{message}"):
         bce(**arguments)
+
+
+def probabilities(*shape, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.rand(shape, generator=g), torch.rand(shape, generator=g)
+
+
+def probability_results(x, y, **options):
+    return values_and_grads(lambda x, y: binary_cross_entropy(x, y, **options), x, y)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("shape", "reduction"), [((), "mean"), ((0, 3), "sum"), ((3, 341), "mean"), ((2, 3), "none")])
+def test_verify_probabilities_on_both_engines(shape, reduction, weighted):
+    x, y = probabilities(*shape)
+    options = {"weight": torch.rand(shape[-1:], generator=torch.Generator().manual_seed(1))} if weighted else {}
+    reference, kernels = on_both_engines(probability_results, x, y, reduction=reduction, **options)
+    assert all(same_bits(a, b, any_nan=True) for a, b in zip(reference, kernels, strict=True))
+
+
+def test_verify_hard_probabilities_on_both_engines():
+    hard = torch.stack([*VECTORS.values()])
+    edges = torch.tensor([0.0, -0.0, 1.0, 2.0**-149, 1 - 2.0**-24]).repeat_interleave(37).view(5, 37)
+    x = torch.cat((hard, edges, edges))
+    y = torch.cat((hard.flip(0), edges, edges.flip(0)))
+    formula_of = lambda x, y: elementwise(PROBABILITY_BCE, x, y)  # noqa: E731 without the check of the range
+    reference, kernels = on_both_engines(values_and_grads, formula_of, x, y)
+    assert all(same_bits(a, b, any_nan=True) for a, b in zip(reference, kernels, strict=True))
+
+
+def test_validate_certain_probabilities_are_clamped():
+    x, y = torch.tensor([0.0, 1.0, 0.0, 1.0]), torch.tensor([1.0, 0.0, 0.0, 1.0])
+    k = torch.randn((), generator=torch.Generator().manual_seed(0))
+    each = binary_cross_entropy(x, y, reduction="none")
+    assert each.tolist() == [100.0, 100.0, 0.0, 0.0]
+    _, grad_x, grad_y = probability_results(x, y, reduction="sum")
+    assert same_bits(grad_x, (k * (x - y)) / torch.tensor(1e-12))
+    assert same_bits(grad_y, torch.tensor([100.0, -100.0, 100.0, -100.0]) * k)
+
+
+def test_validate_losses_and_gradients_of_probabilities():
+    mpmath.mp.prec = 200
+    x, y = probabilities(300, seed=3)
+    k = torch.randn((), generator=torch.Generator().manual_seed(0)).item()
+    each = binary_cross_entropy(x, y, reduction="none")
+    _, grad_x, grad_y = probability_results(x, y, reduction="sum")
+    for p, t, loss, slope, pull in zip(*(v.tolist() for v in (x, y, each, grad_x, grad_y)), strict=True):
+        one, other = mpmath.log(p), mpmath.log1p(-mpmath.mpf(p))
+        assert abs(loss + t * one + (1 - t) * other) <= 4 * 2**-24 * abs(t * one + (1 - t) * other)
+        exact = (mpmath.mpf(p) - t) / ((1 - mpmath.mpf(p)) * p) * k
+        assert abs(slope - exact) <= 6 * 2**-24 * abs(exact)
+        assert abs(pull - (other - one) * k) <= 4 * 2**-24 * (abs(other) + abs(one)) * abs(k)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_corroborate_probabilities_in_float64(reduction, weighted):
+    x, y = probabilities(5, 6)
+    weight = torch.rand(6, generator=torch.Generator().manual_seed(1)) if weighted else None
+    ours = probability_results(x, y, reduction=reduction, weight=weight)
+    wide = values_and_grads(
+        lambda x, y: torch.nn.functional.binary_cross_entropy(
+            x, y, reduction=reduction, weight=weight.double() if weighted else None
+        ),
+        x.double(),
+        y.double(),
+    )
+    for a, b in zip(ours, wide, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-6)
+
+
+def test_verify_a_float_sum_of_probabilities_would_be_caught():
+    x, y = probabilities(300, 70)
+    each = binary_cross_entropy(x, y, reduction="none")
+    total = binary_cross_entropy(x, y, reduction="sum")
+    assert same_bits(total, exact_sum(each)) and not same_bits(total, reduce(torch.add, each.flatten()))
+    assert same_bits(binary_cross_entropy(x[3:4], y[3:4], reduction="none"), each[3:4])
+    strided = x.t().contiguous().t(), y.flip(0).contiguous().flip(0)
+    assert same_bits(binary_cross_entropy(*strided, reduction="none"), each)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input": torch.zeros(2, 3).double()}, r"input must be torch\.float32"),
+        ({"input": torch.full((2, 3), 1.5)}, r"input must hold probabilities in \[0, 1\]"),
+        ({"target": torch.zeros(3)}, "target must have the input's shape"),
+        ({"weight": torch.zeros(2)}, r"weight of shape \(2,\) does not broadcast"),
+        ({"weight": torch.zeros(3).requires_grad_()}, "no gradient with respect to weight"),
+        ({"reduction": "batchmean"}, "reduction must be one of"),
+        ({"reduce": True}, "deprecated"),
+    ],
+)
+def test_bad_probabilities_are_refused(changes, message):
+    with pytest.raises(InputError, match=f"binary_cross_entropy: .*{message}"):
+        binary_cross_entropy(**{"input": torch.zeros(2, 3), "target": torch.zeros(2, 3), **changes})

@@ -17,6 +17,7 @@ target = sys.argv[1]
 for kernel, variant in all_variants():
     c = compile_kernel(kernel, variant, target)
     row = {"name": c.name, "violations": c.violations(), "tensor_cores": c.uses_integer_tensor_cores}
+    row["narrow"] = c.narrow_offsets()
     sizes = [p for p in kernel.fn.params if kernel.signature.get(p.name) == "i64"]
     row["sizes"] = all(p.annotation_type == "i64" and p.do_not_specialize for p in sizes)
     print(json.dumps(row), flush=True)
@@ -42,6 +43,7 @@ def test_every_kernel_compiles_within_the_contract(target):
     assert {r["name"]: r["violations"] for r in rows if r["violations"]} == {}
     assert {r["name"] for r in rows if r["tensor_cores"]} == WITH_DOTS
     assert all(r["sizes"] for r in rows)
+    assert {r["name"]: r["narrow"] for r in rows if r["narrow"]} == {}
 
 
 FUSING = """
@@ -52,7 +54,7 @@ source = '''
 from dettriton.ops._launch import kernel, tl
 @kernel("*fp32 *fp32 i64")
 def _broken_kernel(x_ptr, y_ptr, n, BLOCK: tl.constexpr = 128):
-    i = tl.arange(0, BLOCK)
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK) + n.to(tl.int32)
     x = tl.load(x_ptr + i)
     tl.atomic_add(y_ptr + i, x * x + x / (x + 1.0))
 '''
@@ -64,7 +66,7 @@ module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 _aot.FP_FUSION = {"enable_fp_fusion": True}
 compiled = _aot.compile_kernel(module._broken_kernel, module._broken_kernel.variants[0], "sm_90")
-print(json.dumps({"violations": compiled.violations()}))
+print(json.dumps({"violations": compiled.violations(), "narrow": compiled.narrow_offsets()}))
 """
 
 
@@ -72,6 +74,7 @@ def test_a_kernel_that_fuses_divides_roughly_and_adds_floats_atomically_is_caugh
     (row,) = run(FUSING)
     broken = {v.split(":")[0] for v in row["violations"]}
     assert broken == set(FORBIDDEN["ptx"]) - {"flushed subnormals"}
+    assert row["narrow"]
 
 
 def test_the_four_targets_are_the_promised_ones():

@@ -247,6 +247,20 @@ def test_a_wrong_index_is_named(wrong):
         cross_entropy(random(4, 5), torch.tensor([0, -100, wrong, 1]))
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("shape", [(6,), (5, 4), (2, 3, 4)], ids=str)
+def test_gradients_to_target_probabilities(shape, reduction, weighted):
+    x, target, options = arguments(shape, "probabilities", weighted, 0.1, reduction)
+    wide = {k: v.double() if isinstance(v, torch.Tensor) else v for k, v in options.items()}
+    ours, kernels = on_both_engines(values_and_grads, lambda x, y: cross_entropy(x, y, **options), x, target)
+    assert all(same_bits(a, b) for a, b in zip(ours, kernels, strict=True))
+    assert all(same_bits(a, b) for a, b in zip(ours[:2], results(x, target, options), strict=True))
+    theirs = values_and_grads(lambda x, y: torch.nn.functional.cross_entropy(x, y, **wide), x.double(), target.double())
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-6)
+
+
 def test_double_backward_names_the_op():
     x = random(2, 3).requires_grad_()
     (grad,) = torch.autograd.grad(cross_entropy(x, torch.tensor([0, 1])).square(), x, create_graph=True)
@@ -270,7 +284,12 @@ def test_double_backward_names_the_op():
         (torch.zeros(2, 3), torch.zeros(2), {}, r"class probabilities must have the input's shape"),
         (torch.zeros(2, 3), torch.zeros(2, 3).double(), {}, r"target must be torch\.float32"),
         (torch.zeros(2, 3), torch.zeros(2, 3), {"ignore_index": 0}, "no index to ignore"),
-        (torch.zeros(2, 3), torch.zeros(2, 3).requires_grad_(), {}, "no gradient with respect to target"),
+        (
+            torch.zeros(2, 3),
+            torch.zeros(2).long(),
+            {"weight": torch.zeros(3).requires_grad_()},
+            "no gradient with respect to weight",
+        ),
         (torch.zeros(2, 3), torch.zeros(2).long(), {"weight": torch.zeros(2)}, "one factor per class"),
         (torch.zeros(2, 3), torch.zeros(2).long(), {"label_smoothing": 1.5}, "label_smoothing must lie"),
         (torch.zeros(2, 3), torch.zeros(2).long(), {"label_smoothing": NAN}, "label_smoothing must lie"),

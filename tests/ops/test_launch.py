@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from dettriton.errors import EngineError
+from dettriton.exact.philox import Stream
 from dettriton.ops import _launch
 from dettriton.ops._launch import KERNELS, Kernel, Variant, blocks, kernel, tl
 
-relu_module = importlib.import_module("dettriton.ops.relu")  # the name in dettriton.ops is the function
+dropout_module = importlib.import_module("dettriton.ops.dropout")  # the name in dettriton.ops is the function
 
 
 class Recorder:
@@ -117,7 +118,7 @@ def test_validate_blocks_cover(n, expected):
 
 
 def test_a_constant_that_changed_after_the_declaration_does_not_reach_the_kernel(recorder, monkeypatch):
-    monkeypatch.setattr(relu_module, "BLOCK", 16)
-    monkeypatch.setattr(KERNELS["_relu_fwd_kernel"], "fn", recorder)
-    relu_module.relu_triton(X)
+    monkeypatch.setattr(dropout_module, "BLOCK", 16)
+    monkeypatch.setattr(KERNELS["_dropout_kernel"], "fn", recorder)
+    dropout_module.dropout_triton(X, 0.5, Stream(0))
     assert recorder.launches[0][2]["BLOCK"] == 1024

@@ -9,7 +9,7 @@ from bits import INF, NAN, hard_vectors, non_finite_vectors, on_both_engines, sa
 from dettriton.engine import use_engine
 from dettriton.errors import InputError
 from dettriton.exact.ieee import CANONICAL_NAN_BITS
-from dettriton.ops.max_pool import max_pool1d, max_pool2d
+from dettriton.ops.max_pool import max_pool1d, max_pool2d, max_pool3d
 
 SHAPE = (2, 3, 4, 5)
 N = 120
@@ -104,6 +104,64 @@ def test_corroborate_torch_on_signals(shape, config):
     stock, stock_indices = torch.nn.functional.max_pool1d(x, *config, return_indices=True)
     for ours, indices in on_both_engines(max_pool1d, x, *config, return_indices=True):
         assert same_bits(ours, stock) and same_bits(indices, stock_indices)
+
+
+VOLUME = (1, 2, 3, 4, 5)
+VOLUME_CONFIGS = {
+    "k2": (2, 1, 0, 1, False),
+    "k3s2p1": (3, 2, 1, 1, False),
+    "mixed": ((2, 1, 3), (1, 2, 3), (1, 0, 1), (2, 3, 1), True),
+    "whole": ((3, 4, 5), None, 0, 1, False),
+}
+
+
+@pytest.mark.parametrize("config", VOLUME_CONFIGS.values(), ids=VOLUME_CONFIGS)
+@pytest.mark.parametrize("name", VECTORS)
+def test_verify_and_validate_volumes(name, config):
+    x = VECTORS[name].reshape(VOLUME)
+    reference, kernels = on_both_engines(values_and_grads, lambda t: max_pool3d(t, *config), x)
+    assert all(same_bits(a, b) for a, b in zip(reference, kernels, strict=True))
+    (_, indices), (_, from_kernels) = on_both_engines(max_pool3d, x, *config, return_indices=True)
+    assert same_bits(indices, from_kernels)
+    kernel, stride, padding, dilation = (v if isinstance(v, tuple) else (v,) * 3 for v in config[:4])
+    stride = kernel if stride == (None,) * 3 else stride
+    out = reference[0].shape[2:]
+    axes = [pool_oracle.axis_windows(*a) for a in zip(VOLUME[2:], out, kernel, stride, padding, dilation, strict=True)]
+    upstream = torch.randn(reference[0].shape, generator=torch.Generator().manual_seed(0))
+    for channel in range(2):
+        chosen = pool_oracle.pool_axes(x[0, channel], axes, pool_oracle.largest)
+        assert indices[0, channel].flatten().tolist() == [place for place, _ in chosen]
+        values = torch.from_numpy(np.array([value for _, value in chosen]))
+        assert same_bits(reference[0][0, channel].flatten(), values)
+        terms = [([place], g) for (place, _), g in zip(chosen, upstream[0, channel].flatten().numpy(), strict=True)]
+        grad = torch.from_numpy(pool_oracle.gathered_gradient(terms, 60))
+        assert same_bits(reference[1][0, channel].flatten(), grad)
+
+
+@pytest.mark.parametrize("kernel", [1, 2, (1, 2, 3), 3])
+@pytest.mark.parametrize("shape", [(2, 2, 4, 5, 3), (2, 3, 3, 4), (1, 1, 1, 1, 1)])
+def test_corroborate_torch_on_volumes(kernel, shape):
+    # Distinct values, so that torch, whose ties may differ, has none.
+    x = torch.randperm(torch.Size(shape).numel(), generator=torch.Generator().manual_seed(4)).view(shape).float()
+    for config in itertools.product([None, 1, 2], [0, 1], [1, 2], [False, True]):
+        try:
+            stock = torch.nn.functional.max_pool3d(x, kernel, *config, return_indices=True)
+        except RuntimeError:
+            with pytest.raises(InputError):
+                max_pool3d(x, kernel, *config)
+            continue
+        if torch.isinf(stock[0]).any():
+            with pytest.raises(InputError, match="nothing but padding"):
+                max_pool3d(x, kernel, *config)
+            continue
+        ours = max_pool3d(x, kernel, *config, return_indices=True)
+        assert all(same_bits(a, b) for a, b in zip(ours, stock, strict=True))
+        grads = []
+        for op in (max_pool3d, torch.nn.functional.max_pool3d):
+            leaf = x.clone().requires_grad_()
+            op(leaf, kernel, *config).square().sum().backward()
+            grads.append(leaf.grad)
+        assert torch.equal(*grads)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 6, 7), (1, 1, 1, 1), (2, 0, 4, 4), (3, 6, 7)])

@@ -1,4 +1,5 @@
 import oracle
+import oracle64
 import pytest
 import torch
 from bits import hard_vectors, non_finite_vectors, on_both_engines, same_bits, values_and_grads
@@ -6,8 +7,9 @@ from vectors import cases, tensor
 
 from dettriton.errors import InputError
 from dettriton.exact.ieee import CANONICAL_NAN_BITS
-from dettriton.ops import mean, sum, var
-from dettriton.ops.sum import exact_sum
+from dettriton.ops.mean import mean
+from dettriton.ops.sum import exact_sum, exact_sum_of_parts, sum
+from dettriton.ops.var import var
 
 HARD = hard_vectors(211)
 VECTORS = {**HARD, **non_finite_vectors(211)}
@@ -112,4 +114,65 @@ def test_bad_arguments_are_refused():
     with pytest.raises(InputError, match="twice"):
         mean(torch.zeros(3, 3), (0, -2))
     with pytest.raises(InputError, match="float32"):
-        var(torch.zeros(3, dtype=torch.float64))
+        var(torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(InputError, match="dtype"):
+        mean(torch.zeros(3), dtype=torch.float64)
+
+
+HARD64 = oracle64.hard_vectors64(61)
+
+
+@pytest.mark.parametrize("name", [*HARD64, *oracle64.non_finite_vectors64()])
+def test_validate_float64_sums_on_both_engines(name):
+    x = {**HARD64, **oracle64.non_finite_vectors64()}[name]
+    expected = torch.tensor(oracle64.windowed_sum64(x.tolist()), dtype=torch.float64)
+    for result in on_both_engines(sum, x):
+        assert torch.equal(result.view(torch.int64), expected.view(torch.int64))
+
+
+@pytest.mark.parametrize("dims", [(0,), (1,), (0, 2), None])
+@pytest.mark.parametrize("op", REDUCTIONS.values(), ids=REDUCTIONS)
+def test_verify_float64_engines_agree_over_dims(op, dims):
+    x = HARD64["spread"][:60].reshape(3, 5, 4)
+    reference, kernels = on_both_engines(op, x, dims)
+    assert torch.equal(reference.view(torch.int64), kernels.view(torch.int64))
+
+
+@pytest.mark.parametrize("n", [0, 1, 1024, 1025])
+def test_verify_float64_sizes(n):
+    x = torch.randn(n, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+    for result in on_both_engines(sum, x):
+        assert result.item() == oracle64.windowed_sum64(x.tolist())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("op", REDUCTIONS.values(), ids=REDUCTIONS)
+def test_verify_half_precision_is_float32_rounded_once_more(op, dtype):
+    x = torch.randn(6, 50, generator=torch.Generator().manual_seed(1)).to(dtype)
+    for results in on_both_engines(values_and_grads, lambda t: op(t, 1).float(), x):
+        wide = values_and_grads(lambda t: op(t, 1).to(dtype).float(), x.float())
+        assert results[1].dtype == dtype
+        assert same_bits(results[0], wide[0]) and same_bits(results[1].float(), wide[1].to(dtype).float())
+
+
+def test_a_half_precision_accumulator_would_not_do():
+    x = torch.full((4096,), 1.0, dtype=torch.bfloat16)
+    running = torch.zeros((), dtype=torch.bfloat16)
+    for term in x:
+        running = running + term
+    assert running.item() == 256.0 and sum(x).item() == 4096.0
+
+
+def test_half_precision_gives_its_own_canonical_nan():
+    for dtype, bits in ((torch.float16, 0x7E00), (torch.bfloat16, 0x7FC0)):
+        for result in on_both_engines(sum, torch.tensor([1.0, float("-inf")], dtype=dtype)):
+            assert result.view(torch.int16).item() == bits
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", HARD)
+def test_verify_parts_sum_as_one_tensor(name, dtype):
+    x = HARD[name].to(dtype)
+    parts = [p.reshape(1, -1) for p in x.split([1, 100, 0, 110])]
+    for result in on_both_engines(lambda: exact_sum_of_parts(iter(parts), like=x)):
+        assert torch.equal(result, exact_sum(x))
