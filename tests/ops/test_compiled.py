@@ -22,7 +22,8 @@ for kernel, variant in all_variants():
     row["sizes"] = all(p.annotation_type == "i64" and p.do_not_specialize for p in sizes)
     print(json.dumps(row), flush=True)
 """
-WITH_DOTS = {"_dot_rows_kernel", "_conv_kernel", "_conv_weight_grad_kernel"}
+ATTENTION = {"_attention_fwd_kernel", "_attention_key_grad_kernel", "_attention_query_grad_kernel"}
+WITH_DOTS = {"_dot_rows_kernel", "_conv_kernel", "_conv_weight_grad_kernel", *ATTENTION}
 
 
 def run(*arguments: str) -> list[dict]:
@@ -35,7 +36,7 @@ def run(*arguments: str) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    "target", ["gfx942", "sm_90", *(pytest.param(t, marks=pytest.mark.heavy) for t in ("sm_80", "sm_100"))]
+    "target", ["sm_90", *(pytest.param(t, marks=pytest.mark.heavy) for t in ("sm_80", "sm_100", "gfx942"))]
 )
 def test_every_kernel_compiles_within_the_contract(target):
     rows = run(SCRIPT, target)

@@ -136,7 +136,7 @@ def test_verify_engines_agree_and_validate(shapes, mode, padding, align):
 
 
 @pytest.mark.parametrize("name", ["spread", "huge", "nan", "inf"])
-@pytest.mark.parametrize(("mode", "padding"), itertools.product(MODES, PADDINGS))
+@pytest.mark.parametrize(("mode", "padding"), list(itertools.product(MODES, PADDINGS)))
 def test_verify_engines_agree_on_hard_inputs(name, mode, padding):
     hard = {**hard_vectors(24), **non_finite_vectors(24)}[name]
     # The first sample is a hard map at plain places, the second a plain map at hard places.
