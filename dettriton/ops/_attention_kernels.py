@@ -12,7 +12,8 @@ from dettriton.ops._device_rows import NON_FINITE, add_terms, largest_bits, roun
 from dettriton.ops._launch import Variant, blocks, jit, kernel, tl
 
 BLOCK_L, BLOCK_S = 64, 64
-WIDEST, NARROWEST = 128, 32
+# Triton 3.8 turns a kernel with results 128 columns wide into a bare trap on sm_100; int8 dots need 32 terms.
+WIDEST, NARROWEST = 64, 32
 NO_MASK, BOOL_MASK, FLOAT_MASK = 0, 1, 2
 _BOOL = tl.constexpr(BOOL_MASK)
 _FLOAT = tl.constexpr(FLOAT_MASK)
@@ -25,8 +26,11 @@ def widths(terms: int, outputs: int) -> dict[str, int | bool]:
 
 
 def query_grid(heads: int, queries: int, outputs: int, width: int) -> tuple[int, int]:
-    """One program for each head, block of queries and chunk of the results' columns."""
-    return heads * blocks(queries, BLOCK_L), blocks(outputs, width)
+    """One program for each head, block of queries and chunk of the results' columns.
+
+    Results without columns still need one chunk: it writes the rows' statistics.
+    """
+    return heads * blocks(queries, BLOCK_L), max(1, blocks(outputs, width))
 
 
 def key_grid(heads: int, keys: int, terms: int, outputs: int, block_e: int, block_v: int) -> tuple[int, int]:
@@ -69,7 +73,7 @@ def _digits_of(x, exponent, DIGITS: tl.constexpr):
 
 @jit
 def _products(a0, a1, a2, b0, b1, b2, DIGITS: tl.constexpr):
-    """The exact int64 product of two tiles of grid integers; at most 128 terms, so no int32 sum can overflow."""
+    """The exact int64 product of two tiles of grid integers; few terms, so no int32 sum can overflow."""
     total = tl.dot(a0, b0, out_dtype=tl.int32).to(tl.int64)
     first = tl.dot(a0, b1, out_dtype=tl.int32)
     total += tl.dot(a1, b0, first, out_dtype=tl.int32).to(tl.int64) << 7

@@ -269,6 +269,16 @@ def test_verify_nothing_to_attend_is_zero(shapes):
         assert all(not x.any() for x in results)
 
 
+def test_verify_zero_width_is_a_plain_mean_of_values():
+    """Without columns of q and k the kernel of dQ has nothing to store, but dV needs its statistics."""
+    given = operands((1, 5, 0), (1, 9, 0), (1, 9, 3))
+    reference, kernels = on_both_engines(
+        values_and_grads, lambda *x: scaled_dot_product_attention(*x, scale=1.0), *given
+    )
+    assert [same_bits(a, b) for a, b in zip(reference, kernels, strict=True)] == [True] * 4
+    torch.testing.assert_close(reference[0], given[2].mean(1, keepdim=True).expand(1, 5, 3))
+
+
 def test_double_backward_names_the_op():
     q, k, v = (x.requires_grad_() for x in operands(*PLAIN))
     (grad,) = torch.autograd.grad(scaled_dot_product_attention(q, k, v).square().sum(), q, create_graph=True)
