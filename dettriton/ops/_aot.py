@@ -67,13 +67,19 @@ class Compiled:
         Sizes and strides are 64-bit arguments, so 32-bit offsets can otherwise only be constants, positions in a block
         and windows.
         """
-        code = self.asm["ttir"]
-        numbers = re.findall(r"(%\S+) = tt\.get_program_id", code)
-        truncated = re.findall(r"(%\S+) = arith\.trunci \S+ : \S*i64\S* to \S*i32", code)
-        used = [rf"{re.escape(n)}\b(?! = )(?<!extsi {re.escape(n)})" for n in numbers]
-        used += [rf"tt\.addptr %\S+, {re.escape(t)} " for t in truncated]
-        lines = (line.strip() for line in code.splitlines())
-        return [line for line in lines if any(re.search(pattern, line) for pattern in used)]
+        narrow: dict[str, str] = {}
+        found = []
+        for line in (line.strip() for line in self.asm["ttir"].splitlines()):
+            if any(re.search(use, line) for use in narrow.values()):
+                found.append(line)
+            # Regions beside one another reuse names, so a name means what the last definition above made it.
+            for name in re.findall(r"(%\S+?)(?::\d+)? = ", line):
+                narrow.pop(name, None)
+            if match := re.match(r"(%\S+) = tt\.get_program_id", line):
+                narrow[match[1]] = rf"(?<!extsi ){re.escape(match[1])}\b(?! = )"
+            elif match := re.match(r"(%\S+) = arith\.trunci \S+ : \S*i64\S* to \S*i32", line):
+                narrow[match[1]] = rf"tt\.addptr %\S+, {re.escape(match[1])} "
+        return found
 
     @property
     def uses_integer_tensor_cores(self) -> bool:
