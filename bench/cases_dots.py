@@ -6,7 +6,7 @@ from op_case import HARD, PRECISIONS, Case, case, hard, hard_cases
 
 from dettriton.ops.addmm import addmm, baddbmm
 from dettriton.ops.bmm import bmm
-from dettriton.ops.conv import conv2d, conv3d
+from dettriton.ops.conv import conv1d, conv2d, conv3d
 from dettriton.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from dettriton.ops.einsum import einsum
 
@@ -50,6 +50,11 @@ def _convolutions() -> list[Case]:
     ] + [
         case("conv_transpose1d", f"hard {kind}", partial(conv_transpose1d, stride=2), "input weight",
              input=hard(kind, 2, 3, 10), weight=hard(kind, 3, 4, 3))
+        for kind in HARD
+    ] + [
+        case(op.__name__, f"hard bias {kind}", op, "input weight bias",
+             input=(2, 3, 9), weight=(3, 3, 3), bias=hard(kind, 3))
+        for op in (conv1d, conv_transpose1d)
         for kind in HARD
     ] + [
         case("conv3d", f"hard {kind}", conv3d, "input weight",

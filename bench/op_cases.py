@@ -12,6 +12,7 @@ import cases_activations
 import cases_attention
 import cases_dots
 import cases_elementary
+import cases_fused
 import cases_indexing
 import cases_losses
 import cases_norms
@@ -63,6 +64,9 @@ def _dots() -> list[Case]:
     return [
         *found,
         case("linear", "bias", ops.linear, "input weight bias", input=(70, 37), weight=(10, 37), bias=(10,)),
+        *hard_cases(
+            "linear", ops.linear, "bias", 6, configuration="hard bias", input=hard("inf", 5, 33), weight=(6, 33)
+        ),
         case("linear", "batch, medium", medium, "input weight", input=(2, 3, 64), weight=(5, 64)),
     ]
 
@@ -234,6 +238,7 @@ CASES: tuple[Case, ...] = (
     *cases_attention.CASES,
     *cases_dots.CASES,
     *cases_elementary.CASES,
+    *cases_fused.CASES,
     *cases_indexing.CASES,
     *cases_losses.CASES,
     *cases_norms.CASES,

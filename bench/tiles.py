@@ -48,8 +48,9 @@ PLANS: tuple[Plan, ...] = (
                 **_elementwise(128),
                 "_digits": {"BLOCK": 128, "TILES": 3},
                 "sum": {"BLOCK": 128, "TILES": 3},
+                "_epilogue": {"BLOCK": 128, "TILES": 3},
                 "matmul": {"BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_K": 32},
-                "conv": {"BLOCK_M": 32, "BLOCK_N": 16, "BLOCK_K": 32, "SPLIT_TERMS": 96},
+                "_conv_kernels": {"BLOCK_M": 32, "BLOCK_N": 16, "BLOCK_K": 32, "SPLIT_TERMS": 96},
                 "_device_rows": {"TILE": 64, "LONGEST_BLOCK": 32},
             }
         ),
@@ -62,8 +63,9 @@ PLANS: tuple[Plan, ...] = (
                 **_elementwise(2048),
                 "_digits": {"BLOCK": 4096, "TILES": 2},
                 "sum": {"BLOCK": 4096, "TILES": 2},
+                "_epilogue": {"BLOCK": 4096, "TILES": 2},
                 "matmul": {"BLOCK_M": 128, "BLOCK_N": 64, "BLOCK_K": 32},
-                "conv": {"BLOCK_M": 128, "BLOCK_N": 64, "BLOCK_K": 32, "SPLIT_TERMS": 1 << 12},
+                "_conv_kernels": {"BLOCK_M": 128, "BLOCK_N": 64, "BLOCK_K": 32, "SPLIT_TERMS": 1 << 12},
                 "_device_rows": {"TILE": 4096, "LONGEST_BLOCK": 8192},
             }
         ),
@@ -74,7 +76,7 @@ PLANS: tuple[Plan, ...] = (
         MappingProxyType(
             {
                 "matmul": {"BLOCK_M": 32, "BLOCK_N": 16, "BLOCK_K": 64},
-                "conv": {"BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_K": 64},
+                "_conv_kernels": {"BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_K": 64},
             }
         ),
     ),

@@ -86,7 +86,7 @@ MUTATIONS = (
         "tl.atomic_add(bin_ptr - 1, tl.sum(lo, axis=0) * 0)",
         "ops/test_sum.py",
     ),
-    Mutation("read of padding", "ops/conv.py", "(h >= 0) & (w >= 0)", "(h >= 0)", "ops/test_conv.py"),
+    Mutation("read of padding", "ops/_conv_kernels.py", "(h >= 0) & (w >= 0)", "(h >= 0)", "ops/test_conv.py"),
     Mutation(
         "random numbers by block",
         "ops/dropout.py",

@@ -27,6 +27,15 @@ from dettriton.nn.activation import (
 from dettriton.nn.attention import MultiheadAttention
 from dettriton.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from dettriton.nn.dropout import Dropout, set_random_state
+from dettriton.nn.fused import (
+    BatchNormReLU1d,
+    BatchNormReLU2d,
+    BatchNormReLU3d,
+    Conv1dAct,
+    Conv2dAct,
+    Conv3dAct,
+    LinearAct,
+)
 from dettriton.nn.linear import Linear
 from dettriton.nn.loss import (
     BCELoss,
@@ -115,6 +124,13 @@ __all__ = [
     "Dropout",
     "set_random_state",
     "Linear",
+    "LinearAct",
+    "Conv1dAct",
+    "Conv2dAct",
+    "Conv3dAct",
+    "BatchNormReLU1d",
+    "BatchNormReLU2d",
+    "BatchNormReLU3d",
     "CrossEntropyLoss",
     "BCEWithLogitsLoss",
     "NLLLoss",

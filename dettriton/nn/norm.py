@@ -1,5 +1,7 @@
 """Normalisation modules: torch.nn's, computed by dettriton.ops."""
 
+from typing import Any
+
 import torch
 
 from dettriton.ops.batch_norm import batch_norm
@@ -10,6 +12,10 @@ from dettriton.ops.rms_norm import rms_norm
 
 class _ExactBatchNorm:
     def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return batch_norm(*self._arguments(input))
+
+    def _arguments(self, input: torch.Tensor) -> tuple[Any, ...]:
+        """The op's arguments for one more batch, which is counted."""
         self._check_input_dim(input)
         momentum = self.momentum
         track = self.training and self.track_running_stats and self.num_batches_tracked is not None
@@ -20,7 +26,7 @@ class _ExactBatchNorm:
         keep = not self.training or self.track_running_stats
         running_mean, running_var = (self.running_mean, self.running_var) if keep else (None, None)
         by_batch = self.training or running_mean is None
-        return batch_norm(input, running_mean, running_var, self.weight, self.bias, by_batch, momentum, self.eps)
+        return input, running_mean, running_var, self.weight, self.bias, by_batch, momentum, self.eps
 
 
 class BatchNorm1d(_ExactBatchNorm, torch.nn.BatchNorm1d):

@@ -18,6 +18,7 @@ from dettriton.ops.bce import binary_cross_entropy, binary_cross_entropy_with_lo
 from dettriton.ops.bincount import bincount, histc
 from dettriton.ops.bmm import bmm
 from dettriton.ops.conv import conv1d, conv2d, conv3d
+from dettriton.ops.conv_act import conv1d_act, conv2d_act, conv3d_act
 from dettriton.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from dettriton.ops.cross_entropy import cross_entropy
 from dettriton.ops.ctc_loss import ctc_loss
@@ -38,6 +39,7 @@ from dettriton.ops.interpolate import interpolate
 from dettriton.ops.kl_div import kl_div
 from dettriton.ops.layer_norm import layer_norm
 from dettriton.ops.linear import linear
+from dettriton.ops.linear_act import linear_act
 from dettriton.ops.logsumexp import logsumexp
 from dettriton.ops.matmul import matmul
 from dettriton.ops.max_pool import max_pool1d, max_pool2d, max_pool3d
@@ -86,8 +88,11 @@ __all__ = [
     "bincount",
     "bmm",
     "conv1d",
+    "conv1d_act",
     "conv2d",
+    "conv2d_act",
     "conv3d",
+    "conv3d_act",
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
@@ -127,6 +132,7 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "linear_act",
     "log",
     "log1p",
     "log2",

@@ -183,3 +183,8 @@ def conv_transpose_arguments(
     channels = (out_channels, weight.shape[0])
     geometry = _geometry(x.shape[0], channels, groups, size, kernel, strides, pads, dilations)
     return ConvCall(_spatial(x, rank), _spatial(weight, rank), geometry, rank, batched)
+
+
+def by_group(weight: torch.Tensor, g: Geometry) -> torch.Tensor:
+    """A weight (out_channels, in_channels / groups, *kernel) by group: (groups, out, in, *kernel)."""
+    return weight.reshape(g.groups, g.group_out, g.group_in, *g.kernel)

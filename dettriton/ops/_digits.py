@@ -58,16 +58,20 @@ class Planes:
         return self.digits[0].numel()
 
 
-def digit_planes(x: torch.Tensor, kept: int, inner: int, precision: str) -> Planes:
-    """Quantise ``x``, seen as ``(outer, kept, inner)``, with one grid for each index of ``kept``."""
+def digit_planes(x: torch.Tensor, kept: int, inner: int, precision: str, top: torch.Tensor | None = None) -> Planes:
+    """Quantise ``x``, seen as ``(outer, kept, inner)``, with one grid for each index of ``kept``.
+
+    ``top`` holds the bits of each grid's largest magnitude where another kernel found them.
+    """
     bits_of(precision)
     x = x.contiguous()
     n, count = x.numel(), PRECISION_DIGITS[precision]
     outer = n // max(kept * inner, 1)
-    top = torch.zeros(kept, dtype=torch.int32, device=x.device)
     planes = torch.empty(count, *x.shape, dtype=torch.int8, device=x.device)
-    tiles = TILES if outer * inner > BLOCK else 1
-    grid = (blocks(outer * inner, BLOCK * tiles) * kept,)
-    _grid_top_kernel(grid, x, top, outer, kept, inner, TILES=tiles)
+    if top is None:
+        top = torch.zeros(kept, dtype=torch.int32, device=x.device)
+        tiles = TILES if outer * inner > BLOCK else 1
+        grid = (blocks(outer * inner, BLOCK * tiles) * kept,)
+        _grid_top_kernel(grid, x, top, outer, kept, inner, TILES=tiles)
     _digits_kernel((blocks(n, BLOCK),), x, top, planes, n, kept, inner, DIGITS=count)
     return Planes(planes, top)

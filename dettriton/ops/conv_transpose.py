@@ -13,13 +13,13 @@ import torch
 from dettriton.engine import engine_for
 from dettriton.exact.convolution import Geometry
 from dettriton.exact.grid import check_terms
-from dettriton.ops._broadcast import add_bias
 from dettriton.ops._contract import contract
 from dettriton.ops._conv_geometry import IntOrInts, conv_transpose_arguments
+from dettriton.ops._conv_kernels import conv_input_grad_finished_triton
+from dettriton.ops._epilogue import Epilogue, grad_before
 from dettriton.ops._function import first_derivative_only
-from dettriton.ops.conv import ERROR, WEIGHT_GRAD
+from dettriton.ops.conv import ERROR, WEIGHT_GRAD, conv_input_grad_torch
 from dettriton.ops.conv import FORWARD as INPUT_GRAD
-from dettriton.ops.conv import INPUT_GRAD as FORWARD
 
 DEFINITION = (
     "dot products on a grid per sample and per output channel of the weight, then + bias; gradient to the input: grids "
@@ -27,27 +27,41 @@ DEFINITION = (
 )
 
 
+def conv_transpose_torch(
+    x: torch.Tensor, weight: torch.Tensor, g: Geometry, precision: str, epilogue: Epilogue
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    return epilogue.finish(conv_input_grad_torch(x, weight, g, precision), 1)
+
+
+FORWARD = {"torch": conv_transpose_torch, "triton": conv_input_grad_finished_triton}
+
+
 class ConvTranspose(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, g: Geometry, precision: str) -> torch.Tensor:
+    def forward(
+        ctx: Any, op: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, g: Geometry, precision: str
+    ) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.geometry, ctx.precision = g, precision
-        check_terms("conv_transpose", g.terms_input_grad)
-        return FORWARD[engine_for(x, weight)](x, weight, g, precision)
+        ctx.op, ctx.geometry, ctx.precision = op, g, precision
+        check_terms(op, g.terms_input_grad)
+        engine = engine_for(x, weight, *(() if bias is None else (bias,)))
+        return FORWARD[engine](x, weight, g, precision, Epilogue(bias))[0]
 
     @staticmethod
     @first_derivative_only
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         g, precision, engine = ctx.geometry, ctx.precision, engine_for(grad, x, weight)
+        to_x, to_weight, to_bias = ctx.needs_input_grad[1:4]
+        before = grad_before(grad, None, None, g.in_channels, grad.shape[2:].numel(), to_bias)
         grad_x = grad_weight = None
-        if ctx.needs_input_grad[0]:
-            check_terms("gradient of conv_transpose to its input", g.terms_forward)
+        if to_x:
+            check_terms(f"gradient of {ctx.op} to its input", g.terms_forward)
             grad_x = INPUT_GRAD[engine](grad, weight, g, precision)
-        if ctx.needs_input_grad[1]:
-            check_terms("gradient of conv_transpose to its weight", g.terms_weight_grad)
-            grad_weight = WEIGHT_GRAD[engine](x, grad, g, precision)
-        return grad_x, grad_weight, None, None
+        if to_weight:
+            check_terms(f"gradient of {ctx.op} to its weight", g.terms_weight_grad)
+            grad_weight = WEIGHT_GRAD[engine](x, grad, g, precision, None, before.top)
+        return None, grad_x, grad_weight, before.bias, None, None
 
 
 def _convolve(
@@ -66,7 +80,7 @@ def _convolve(
     call = conv_transpose_arguments(
         op, rank, input, weight, bias, stride, padding, output_padding, groups, dilation, precision
     )
-    return call.finish(add_bias(ConvTranspose.apply(call.input, call.weight, call.geometry, precision), bias, 1))
+    return call.finish(ConvTranspose.apply(op, call.input, call.weight, bias, call.geometry, precision))
 
 
 @contract(

@@ -20,6 +20,7 @@ from dettriton.ops._broadcast import expand
 from dettriton.ops._contract import contract
 from dettriton.ops._device import FLUSH, grid_exponent, round_dot
 from dettriton.ops._digits import digit_planes
+from dettriton.ops._epilogue import FUSED_CONSTANTS, PLAIN, PLAIN_CONSTANTS, Epilogue, store_finished
 from dettriton.ops._function import first_derivative_only, require_float32
 from dettriton.ops._launch import Variant, blocks, kernel, tl
 
@@ -29,13 +30,13 @@ ERROR = "1.7e-6 relative on Gaussian data (medium: 2.1e-4); K * 2^-p of the prod
 
 
 @kernel(
-    "*i8 *i8 *i32 *i32 *fp32 i64 i64 i64 i64 i64",
-    Variant({"DIGITS": 3}),
-    Variant({"DIGITS": 2}),
+    "*i8 *i8 *i32 *i32 *fp32 *fp32 *fp32 i64 i64 i64 i64 i64",
+    *(Variant({"DIGITS": digits, **PLAIN_CONSTANTS}) for digits in (3, 2)),
+    *(Variant({"DIGITS": 3, **fused}) for fused in FUSED_CONSTANTS),
 )
 def _dot_rows_kernel(
-    a_ptr, b_ptr, a_top_ptr, b_top_ptr, y_ptr, m, n, k, plane_a, plane_b,
-    DIGITS: tl.constexpr,
+    a_ptr, b_ptr, a_top_ptr, b_top_ptr, y_ptr, bias_ptr, before_ptr, m, n, k, plane_a, plane_b,
+    DIGITS: tl.constexpr, HAS_BIAS: tl.constexpr, KEEP: tl.constexpr, ACTIVATION: tl.constexpr,
     BLOCK_M: tl.constexpr = BLOCK_M, BLOCK_N: tl.constexpr = BLOCK_N, BLOCK_K: tl.constexpr = BLOCK_K,
 ):  # fmt: skip
     """y (batch, m, n) from digit planes a (batch, m, k) and b (batch, n, k)."""
@@ -64,35 +65,55 @@ def _dot_rows_kernel(
     a_exp = grid_exponent(tl.load(a_top_ptr + batch * m + rows, mask=rows < m, other=0))
     b_exp = grid_exponent(tl.load(b_top_ptr + batch * n + cols, mask=cols < n, other=0))
     y = round_dot(total, a_exp[:, None] + b_exp[None, :] - 2 * (7 * DIGITS - 1))
+    y_at = (batch * m + rows)[:, None] * n + cols[None, :]
     y_mask = (rows < m)[:, None] & (cols < n)[None, :]
-    tl.store(y_ptr + (batch * m + rows)[:, None] * n + cols[None, :], y, mask=y_mask)
+    store_finished(y, bias_ptr, cols, cols < n, before_ptr, y_ptr, y_at, y_mask, HAS_BIAS, KEEP, ACTIVATION)
 
 
-def dot_rows_torch(a: torch.Tensor, b: torch.Tensor, precision: str) -> torch.Tensor:
+def dot_rows_torch(
+    a: torch.Tensor, b: torch.Tensor, precision: str, epilogue: Epilogue, a_top: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     bits = bits_of(precision)
     ea, eb = grid_exponents(a, (2,)), grid_exponents(b, (2,))
     qa, qb = (quantize(x, e, bits).to(torch.float64) for x, e in ((a, ea), (b, eb)))
-    return round_dot_torch(integer_bmm(qa, qb.transpose(1, 2), bits), ea + eb.transpose(1, 2) - 2 * bits)
+    y = round_dot_torch(integer_bmm(qa, qb.transpose(1, 2), bits), ea + eb.transpose(1, 2) - 2 * bits)
+    return epilogue.finish(y, -1)
 
 
-def dot_rows_triton(a: torch.Tensor, b: torch.Tensor, precision: str) -> torch.Tensor:
+def dot_rows_triton(
+    a: torch.Tensor, b: torch.Tensor, precision: str, epilogue: Epilogue, a_top: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     (batch, m, k), n = a.shape, b.shape[1]
-    pa, pb = digit_planes(a, batch * m, k, precision), digit_planes(b, batch * n, k, precision)
+    pa, pb = digit_planes(a, batch * m, k, precision, a_top), digit_planes(b, batch * n, k, precision)
     y = torch.empty(batch, m, n, dtype=torch.float32, device=a.device)
+    before, pointers, finish = epilogue.launch(y)
     _dot_rows_kernel(
         (batch * blocks(m, BLOCK_M), blocks(n, BLOCK_N)),
-        pa.digits, pb.digits, pa.top, pb.top, y, m, n, k, pa.plane_stride, pb.plane_stride, DIGITS=pa.count,
+        pa.digits, pb.digits, pa.top, pb.top, y, *pointers, m, n, k, pa.plane_stride, pb.plane_stride,
+        DIGITS=pa.count, **finish,
     )  # fmt: skip
-    return y
+    return y, before
 
 
 FORWARD = {"torch": dot_rows_torch, "triton": dot_rows_triton}
 
 
-def dot_rows(a: torch.Tensor, b: torch.Tensor, precision: str) -> torch.Tensor:
-    """Exact dot products of all rows of ``a`` (B, M, K) with all rows of ``b`` (B, N, K), one grid a row: (B, M, N)."""
+def finished_dot_rows(
+    a: torch.Tensor, b: torch.Tensor, precision: str, epilogue: Epilogue
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """:func:`dot_rows` and an epilogue whose channels are the rows of ``b``: the result, and what is kept."""
     check_terms("matmul", a.shape[2])
-    return FORWARD[engine_for(a, b)](a, b, precision)
+    given = (a, b) if epilogue.bias is None else (a, b, epilogue.bias)
+    return FORWARD[engine_for(*given)](a, b, precision, epilogue, None)
+
+
+def dot_rows(a: torch.Tensor, b: torch.Tensor, precision: str, a_top: torch.Tensor | None = None) -> torch.Tensor:
+    """Exact dot products of all rows of ``a`` (B, M, K) with all rows of ``b`` (B, N, K), one grid a row: (B, M, N).
+
+    ``a_top`` holds the bits of the largest magnitude of each row of ``a`` where a kernel found them.
+    """
+    check_terms("matmul", a.shape[2])
+    return FORWARD[engine_for(a, b)](a, b, precision, PLAIN, a_top)[0]
 
 
 class MatMul(torch.autograd.Function):

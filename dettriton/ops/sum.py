@@ -38,9 +38,25 @@ TILES = 8
 
 
 @jit
-def _offsets(j, row, kept, inner):
+def channel_offsets(j, row, kept, inner):
     """Where the terms ``j`` of a kept index are in an (outer, kept, inner) array."""
     return (j // inner) * kept * inner + row * inner + j % inner
+
+
+@jit
+def add_to_windows(x, row, bins_ptr, top_ptr):
+    """Add a block of terms to the window sums of ``row`` and to its largest magnitude; zeros change neither.
+
+    A term's bits go to absolute windows, so nothing is rescaled when a larger magnitude appears later.
+    """
+    bits = magnitude_bits(x)
+    top = tl.max(bits, axis=0)
+    window = window_of_bits(tl.minimum(top, 0x7F7FFFFF))
+    hi, lo = window_terms(tl.where(bits < 0x7F800000, x, 0.0), window)
+    bin_ptr = bins_ptr + row * WINDOWS + window + 6
+    tl.atomic_add(bin_ptr, tl.sum(hi, axis=0))
+    tl.atomic_add(bin_ptr - 1, tl.sum(lo, axis=0))
+    tl.atomic_max(top_ptr + row, top)
 
 
 @kernel("*fp32 *i64 *i32 i64 i64 i64")
@@ -50,24 +66,14 @@ def _window_sum_kernel(
     """x is (outer, kept, inner), summed over outer and inner; one program sums TILES*BLOCK terms of one kept index.
 
     The grid is one-dimensional: the others end at 65535.
-
-    A term's bits go to absolute windows, so nothing is rescaled when a larger magnitude appears later.
     """
     row = tl.program_id(0).to(tl.int64) % kept
     chunk = tl.program_id(0).to(tl.int64) // kept
     terms = outer * inner
     for tile in range(TILES):
         j = (chunk * TILES + tile) * BLOCK + tl.arange(0, BLOCK)
-        mask = j < terms
-        x = tl.load(x_ptr + _offsets(j, row, kept, inner), mask=mask, other=0.0)
-        bits = magnitude_bits(x)
-        top = tl.max(bits, axis=0)
-        window = window_of_bits(tl.minimum(top, 0x7F7FFFFF))
-        hi, lo = window_terms(tl.where(bits < 0x7F800000, x, 0.0), window)
-        bin_ptr = bins_ptr + row * WINDOWS + window + 6
-        tl.atomic_add(bin_ptr, tl.sum(hi, axis=0))
-        tl.atomic_add(bin_ptr - 1, tl.sum(lo, axis=0))
-        tl.atomic_max(top_ptr + row, top)
+        x = tl.load(x_ptr + channel_offsets(j, row, kept, inner), mask=j < terms, other=0.0)
+        add_to_windows(x, row, bins_ptr, top_ptr)
 
 
 @kernel("*i64 *i32 *fp32 i64")
@@ -94,7 +100,7 @@ def _window_sum64_kernel(
     for tile in range(TILES):
         j = (chunk * TILES + tile) * BLOCK + tl.arange(0, BLOCK)
         mask = j < terms
-        x = tl.load(x_ptr + _offsets(j, row, kept, inner), mask=mask, other=0.0)
+        x = tl.load(x_ptr + channel_offsets(j, row, kept, inner), mask=mask, other=0.0)
         field = exponent_field(x)
         top = tl.max(field, axis=0)
         window = window_of_field(top)
@@ -134,11 +140,11 @@ def outer_kept_inner(x: torch.Tensor, dims: tuple[int, ...]) -> tuple[torch.Tens
     return x, (math.prod(x.shape[:first]), math.prod(x.shape[first:last]), math.prod(x.shape[last:]))
 
 
-def _bins(x: torch.Tensor, kept: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Empty window sums and largest magnitudes of ``kept`` sums."""
-    windows = WINDOWS64.value if x.dtype == torch.float64 else WINDOWS.value
-    bins = torch.zeros(kept, windows, dtype=torch.int64, device=x.device)
-    return bins, torch.zeros(kept, dtype=torch.int32, device=x.device)
+def empty_bins(dtype: torch.dtype, kept: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Empty window sums and largest magnitudes of ``kept`` sums of that type."""
+    windows = WINDOWS64.value if dtype == torch.float64 else WINDOWS.value
+    bins = torch.zeros(kept, windows, dtype=torch.int64, device=device)
+    return bins, torch.zeros(kept, dtype=torch.int32, device=device)
 
 
 def _add_to_bins(x: torch.Tensor, bins: torch.Tensor, top: torch.Tensor, dims: tuple[int, ...]) -> None:
@@ -149,7 +155,8 @@ def _add_to_bins(x: torch.Tensor, bins: torch.Tensor, top: torch.Tensor, dims: t
     launched(grid, x, bins, top, outer, kept, inner, TILES=tiles)
 
 
-def _rounded_bins(bins: torch.Tensor, top: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def rounded_bins(bins: torch.Tensor, top: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The sums that the kernels added up, rounded once."""
     y = torch.empty(top.shape, dtype=dtype, device=top.device)
     launched = _window_round64_kernel if dtype == torch.float64 else _window_round_kernel
     launched((blocks(y.numel(), 128),), bins, top, y, y.numel())
@@ -158,9 +165,9 @@ def _rounded_bins(bins: torch.Tensor, top: torch.Tensor, dtype: torch.dtype) -> 
 
 def sum_triton(x: torch.Tensor, dims: tuple[int, ...], keepdim: bool) -> torch.Tensor:
     shape = [1 if d in dims else s for d, s in enumerate(x.shape)]
-    bins, top = _bins(x, math.prod(shape))
+    bins, top = empty_bins(x.dtype, math.prod(shape), x.device)
     _add_to_bins(x, bins, top, dims)
-    y = _rounded_bins(bins, top, x.dtype).view(shape)
+    y = rounded_bins(bins, top, x.dtype).view(shape)
     return y if keepdim or not dims else y.squeeze(dims)
 
 
@@ -172,9 +179,9 @@ def sum_of_parts_triton(parts: Iterable[torch.Tensor]) -> torch.Tensor:
     bins = top = dtype = None
     for part in parts:
         if bins is None:
-            dtype, (bins, top) = part.dtype, _bins(part, 1)
+            dtype, (bins, top) = part.dtype, empty_bins(part.dtype, 1, part.device)
         _add_to_bins(part, bins, top, tuple(range(part.dim())))
-    return _rounded_bins(bins, top, dtype).view(())
+    return rounded_bins(bins, top, dtype).view(())
 
 
 def sum_of_parts_torch(parts: Iterable[torch.Tensor]) -> torch.Tensor:

@@ -69,7 +69,7 @@ def test_a_plan_changes_what_is_launched():
 def test_everything_is_put_back_even_after_an_error():
     import importlib
 
-    module = importlib.import_module("dettriton.ops.conv")
+    module = importlib.import_module("dettriton.ops._conv_kernels")
     before = (module.BLOCK_M, _device_rows.TILE)
     with pytest.raises(KeyError), launched_by(PLANS[0]):
         assert before != (module.BLOCK_M, _device_rows.TILE)

@@ -7,7 +7,8 @@ import dettriton.exact.convolution as exact_convolution
 import dettriton.exact.depthwise as exact_depthwise
 from dettriton.errors import InputError
 from dettriton.exact.ieee import CANONICAL_NAN_BITS
-from dettriton.ops.conv import _conv_kernel, _conv_weight_grad_kernel, conv1d, conv2d, conv3d
+from dettriton.ops._conv_kernels import _conv_kernel, _conv_weight_grad_kernel
+from dettriton.ops.conv import conv1d, conv2d, conv3d
 
 CONFIGS = {
     "plain": ((2, 2, 3, 4, 3), (3, 2, 2, 3, 2), {"padding": 1}),
