@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from op_case import Case, case
+from op_case import Case, case, hard_cases
 
 from dettriton.exact.philox import Stream
 from dettriton.ops.adaptive_max_pool import adaptive_max_pool1d, adaptive_max_pool2d, adaptive_max_pool3d
 from dettriton.ops.avg_pool import adaptive_avg_pool3d, avg_pool3d
-from dettriton.ops.fractional_max_pool import fractional_max_pool2d
+from dettriton.ops.fractional_max_pool import fractional_max_pool2d, fractional_max_pool3d
 from dettriton.ops.grid_sample import grid_sample
 from dettriton.ops.interpolate import interpolate
 from dettriton.ops.max_pool import max_pool1d, max_pool2d, max_pool3d
@@ -23,7 +23,6 @@ SIGNAL, MAP, VOLUME = (2, 3, 11), (2, 3, 7, 6), (2, 2, 5, 4, 6)
 
 
 def _pools() -> list[Case]:
-    windows = partial(fractional_max_pool2d, kernel_size=2, output_size=(3, 4), rng=Stream(5, 1, 9))
     return [
         case(
             "max_pool3d", "overlapping", partial(max_pool3d, kernel_size=3, stride=2, padding=1), "input", input=VOLUME
@@ -39,8 +38,19 @@ def _pools() -> list[Case]:
         case(
             "adaptive_max_pool3d", "uneven", partial(adaptive_max_pool3d, output_size=(2, 3, 4)), "input", input=VOLUME
         ),
-        case("fractional_max_pool2d", "drawn", windows, "input", input=MAP),
     ]
+
+
+def _drawn_windows() -> list[Case]:
+    pools: dict[str, tuple[Callable, tuple[int, ...], tuple[int, ...]]] = {
+        "fractional_max_pool2d": (fractional_max_pool2d, (3, 4), MAP),
+        "fractional_max_pool3d": (fractional_max_pool3d, (2, 3, 4), VOLUME),
+    }
+    found = []
+    for op, (fn, out, shape) in pools.items():
+        drawn = partial(fn, kernel_size=2, output_size=out, rng=Stream(5, 1, 9))
+        found += [case(op, "drawn", drawn, "input", input=shape), *hard_cases(op, drawn, "input", *shape)]
+    return found
 
 
 def _unpooled(pool: Callable, unpool: Callable, x: torch.Tensor) -> torch.Tensor:
@@ -101,4 +111,4 @@ def _grids() -> list[Case]:
     ]
 
 
-CASES: list[Case] = [*_pools(), *_unpools(), *_interpolations(), *_paddings(), *_grids()]
+CASES: list[Case] = [*_pools(), *_drawn_windows(), *_unpools(), *_interpolations(), *_paddings(), *_grids()]

@@ -7,6 +7,7 @@ are the same bits everywhere.
 
 from torch.nn import Flatten, Identity, Module, ModuleList, Sequential
 
+from dettriton.nn._random import set_random_state
 from dettriton.nn.activation import (
     ELU,
     GELU,
@@ -26,7 +27,7 @@ from dettriton.nn.activation import (
 )
 from dettriton.nn.attention import MultiheadAttention
 from dettriton.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from dettriton.nn.dropout import Dropout, set_random_state
+from dettriton.nn.dropout import Dropout
 from dettriton.nn.fused import (
     BatchNormReLU1d,
     BatchNormReLU2d,
@@ -88,6 +89,7 @@ from dettriton.nn.pool import (
     AvgPool2d,
     AvgPool3d,
     FractionalMaxPool2d,
+    FractionalMaxPool3d,
     MaxPool1d,
     MaxPool2d,
     MaxPool3d,
@@ -178,6 +180,7 @@ __all__ = [
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
     "FractionalMaxPool2d",
+    "FractionalMaxPool3d",
     "MaxUnpool1d",
     "MaxUnpool2d",
     "MaxUnpool3d",

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from dettriton.errors import InputError
-from dettriton.exact.philox import Stream
 from dettriton.nn._precision import check_precision
+from dettriton.nn._random import Drawing
 from dettriton.ops._broadcast import expand
 from dettriton.ops.attention import scaled_dot_product_attention
 from dettriton.ops.dropout import dropout
@@ -17,7 +17,7 @@ from dettriton.ops.mean import mean
 from dettriton.ops.softmax import softmax
 
 
-class MultiheadAttention(torch.nn.MultiheadAttention):
+class MultiheadAttention(Drawing, torch.nn.MultiheadAttention):
     """:class:`torch.nn.MultiheadAttention` by :func:`dettriton.ops.scaled_dot_product_attention`.
 
     Self-attention projects its input once, so that its gradient is one exact dot product over queries, keys and values;
@@ -34,7 +34,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         checked = check_precision(precision)
         super().__init__(*args, **kwargs)
         self.precision = checked
-        self.seed, self.stream, self.step = seed, stream, 0
+        self.seeded(seed, stream)
 
     def forward(
         self,
@@ -56,8 +56,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         causal = is_causal and key_padding_mask is None and not need_weights
         mask = None if causal else self._mask(attn_mask, key_padding_mask, len(q), q.shape[2], k.shape[2])
         k, v, mask = self._with_extra_keys(k, v, mask)
-        p, rng = self.dropout if self.training else 0.0, Stream(self.seed, self.stream, self.step)
-        self.step += self.training
+        p, rng = self.dropout if self.training else 0.0, self.next_numbers(advance=self.training)
         weights = None
         if need_weights:
             weights = dropout(_weights(q, k, mask, self.precision), p, rng=rng)

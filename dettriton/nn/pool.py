@@ -1,12 +1,15 @@
 """Pooling modules: torch.nn's, computed by dettriton.ops."""
 
+from collections.abc import Callable
+
 import torch
 
 from dettriton import ops
-from dettriton.exact.philox import Stream
+from dettriton.nn._random import Drawing
+from dettriton.ops._pool import Size
 from dettriton.ops.adaptive_max_pool import adaptive_max_pool1d, adaptive_max_pool2d, adaptive_max_pool3d
 from dettriton.ops.avg_pool import adaptive_avg_pool3d, avg_pool3d
-from dettriton.ops.fractional_max_pool import fractional_max_pool2d
+from dettriton.ops.fractional_max_pool import fractional_max_pool2d, fractional_max_pool3d
 from dettriton.ops.max_pool import max_pool3d
 from dettriton.ops.max_unpool import max_unpool1d, max_unpool2d, max_unpool3d
 
@@ -137,7 +140,37 @@ class AdaptiveMaxPool3d(torch.nn.AdaptiveMaxPool3d):
         return adaptive_max_pool3d(input, self.output_size, self.return_indices)
 
 
-class FractionalMaxPool2d(torch.nn.FractionalMaxPool2d):
+class _DrawnWindows(Drawing):
+    _pool: Callable
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        output_size: Size | None = None,
+        output_ratio: float | tuple[float, ...] | None = None,
+        return_indices: bool = False,
+        _random_samples: torch.Tensor | None = None,
+        *,
+        seed: int = 0,
+        stream: int = 0,
+    ) -> None:
+        super().__init__(kernel_size, output_size, output_ratio, return_indices, _random_samples)
+        self.seeded(seed, stream)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        rng = self.next_numbers(advance=self._random_samples is None)
+        return self._pool(
+            input,
+            self.kernel_size,
+            self.output_size,
+            self.output_ratio,
+            self.return_indices,
+            self._random_samples,
+            rng=rng,
+        )
+
+
+class FractionalMaxPool2d(_DrawnWindows, torch.nn.FractionalMaxPool2d):
     """:class:`torch.nn.FractionalMaxPool2d` whose windows are a function of (seed, stream, step), on any device.
 
     ``step`` is a plain integer that each forward without ``_random_samples`` uses and then raises by one, in training
@@ -148,34 +181,13 @@ class FractionalMaxPool2d(torch.nn.FractionalMaxPool2d):
         seed, stream: the key of this module's samples.
     """
 
-    def __init__(
-        self,
-        kernel_size: int | tuple[int, int],
-        output_size: int | tuple[int, int] | None = None,
-        output_ratio: float | tuple[float, float] | None = None,
-        return_indices: bool = False,
-        _random_samples: torch.Tensor | None = None,
-        *,
-        seed: int = 0,
-        stream: int = 0,
-    ) -> None:
-        super().__init__(kernel_size, output_size, output_ratio, return_indices, _random_samples)
-        self.seed = seed
-        self.stream = stream
-        self.step = 0
+    _pool = staticmethod(fractional_max_pool2d)
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        rng = Stream(self.seed, self.stream, self.step)
-        self.step += self._random_samples is None
-        return fractional_max_pool2d(
-            input,
-            self.kernel_size,
-            self.output_size,
-            self.output_ratio,
-            self.return_indices,
-            self._random_samples,
-            rng=rng,
-        )
+
+class FractionalMaxPool3d(_DrawnWindows, torch.nn.FractionalMaxPool3d):
+    """:class:`torch.nn.FractionalMaxPool3d` whose windows are drawn as :class:`FractionalMaxPool2d`'s."""
+
+    _pool = staticmethod(fractional_max_pool3d)
 
 
 class MaxUnpool1d(torch.nn.MaxUnpool1d):

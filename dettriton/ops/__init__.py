@@ -29,7 +29,7 @@ from dettriton.ops.einsum import einsum
 from dettriton.ops.elementary import erf, exp, exp2, expm1, log, log1p, log2, sigmoid, tanh
 from dettriton.ops.embedding import embedding, embedding_bag
 from dettriton.ops.extrema import amax, amin, argmax, argmin, max, min
-from dettriton.ops.fractional_max_pool import fractional_max_pool2d
+from dettriton.ops.fractional_max_pool import fractional_max_pool2d, fractional_max_pool3d
 from dettriton.ops.gather import gather, index_select
 from dettriton.ops.grid_sample import grid_sample
 from dettriton.ops.group_norm import group_norm, instance_norm
@@ -111,6 +111,7 @@ __all__ = [
     "exp2",
     "expm1",
     "fractional_max_pool2d",
+    "fractional_max_pool3d",
     "gather",
     "gelu",
     "glu",

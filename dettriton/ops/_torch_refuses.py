@@ -28,7 +28,7 @@ REFUSED = (
     Refused("torch.nn.AdaptiveAvgPool3d", GRADIENT, ("adaptive_avg_pool3d",)),
     Refused("torch.nn.AdaptiveMaxPool2d", GRADIENT, ("adaptive_max_pool2d",)),
     Refused("torch.nn.FractionalMaxPool2d", GRADIENT, ("fractional_max_pool2d",)),
-    Refused("torch.nn.FractionalMaxPool3d", GRADIENT, (), "not yet"),
+    Refused("torch.nn.FractionalMaxPool3d", GRADIENT, ("fractional_max_pool3d",)),
     Refused("torch.nn.MaxUnpool1d", "", ("max_unpool1d",)),
     Refused("torch.nn.MaxUnpool2d", "", ("max_unpool2d",)),
     Refused("torch.nn.MaxUnpool3d", "", ("max_unpool3d",)),

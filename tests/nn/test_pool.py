@@ -7,7 +7,7 @@ import torch
 from bits import same_bits
 
 from dettriton.nn import padding, pool, upsample
-from dettriton.ops.fractional_max_pool import fractional_max_pool2d
+from dettriton.ops.fractional_max_pool import fractional_max_pool2d, fractional_max_pool3d
 
 SIGNAL, MAP, VOLUME = (2, 3, 10), (2, 3, 6, 8), (2, 3, 4, 6, 5)
 CASES = [
@@ -34,6 +34,10 @@ CASES = [
     *((f"ConstantPad{d}d", (1, 2.5), {}, shape) for d, shape in ((1, SIGNAL), (2, MAP), (3, VOLUME))),
     ("ReflectionPad2d", ((3, 1, 0, 2),), {}, MAP),
 ]  # fmt: skip
+FRACTIONAL = [
+    ("FractionalMaxPool2d", fractional_max_pool2d, (2, 3, 19, 17), 3),
+    ("FractionalMaxPool3d", fractional_max_pool3d, (2, 3, 9, 11, 8), (3, 4, 2)),
+]
 UNPOOLS = [
     ("MaxUnpool1d", "MaxPool1d", SIGNAL),
     ("MaxUnpool2d", "MaxPool2d", MAP),
@@ -43,7 +47,7 @@ OURS = {
     name: module
     for file in (pool, upsample, padding)
     for name, module in vars(file).items()
-    if inspect.isclass(module) and module.__module__ == file.__name__
+    if inspect.isclass(module) and module.__module__ == file.__name__ and not name.startswith("_")
 }
 
 
@@ -52,7 +56,7 @@ def random(*shape):
 
 
 def test_every_module_is_tested():
-    assert set(OURS) == {name for name, *_ in (*CASES, *UNPOOLS)} | {"FractionalMaxPool2d"}
+    assert set(OURS) == {name for name, *_ in (*CASES, *UNPOOLS, *FRACTIONAL)}
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -90,13 +94,14 @@ def test_verify_unpooling(name, pooling, shape):
     assert same_bits(ours, theirs) and ours.shape == shape
 
 
-def test_verify_fractional_pooling():
-    x = random(2, 3, 19, 17)
-    drawn = OURS["FractionalMaxPool2d"](2, output_ratio=0.7, seed=3, stream=1)
+@pytest.mark.parametrize(("name", "op", "shape", "out"), FRACTIONAL)
+def test_verify_fractional_pooling(name, op, shape, out):
+    x = random(*shape)
+    drawn = OURS[name](2, output_ratio=0.7, seed=3, stream=1)
     first, second = drawn(x), drawn(x)
     drawn.step = 0
-    assert same_bits(drawn(x), first) and not same_bits(first, second)
-    samples = torch.rand(2, 3, 2, generator=torch.Generator().manual_seed(1))
-    given = OURS["FractionalMaxPool2d"](2, 3, _random_samples=samples)
-    assert same_bits(given(x), torch.nn.FractionalMaxPool2d(2, 3, _random_samples=samples)(x)) and given.step == 0
-    assert same_bits(given(x), fractional_max_pool2d(x, 2, 3, _random_samples=samples))
+    assert same_bits(drawn(x), first) and not same_bits(first, second) and not drawn.state_dict()
+    samples = torch.rand(2, 3, len(shape) - 2, generator=torch.Generator().manual_seed(1))
+    given = OURS[name](2, out, _random_samples=samples)
+    assert same_bits(given(x), getattr(torch.nn, name)(2, out, _random_samples=samples)(x)) and given.step == 0
+    assert same_bits(given(x), op(x, 2, out, _random_samples=samples))
