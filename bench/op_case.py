@@ -14,8 +14,27 @@ from dettriton.digest import digest
 from dettriton.engine import use_engine
 from dettriton.exact.ieee import canonical_nan
 
-CANONICAL_NAN_OPS = ("relu", "max_pool1d", "max_pool2d", "sum", "matmul", "conv1d", "conv2d")
-"""Ops whose NaNs have the bits of the canonical one; everywhere else any NaN is the same NaN."""
+CANONICAL_NAN_OPS = (
+    *("relu", "sum", "cumsum", "index_add", "scatter_add"),
+    *(
+        "matmul",
+        "bmm",
+        "linear",
+        "conv1d",
+        "conv2d",
+        "conv3d",
+        "conv_transpose1d",
+        "conv_transpose2d",
+        "conv_transpose3d",
+    ),
+    *("amax", "amin", "max", "min", "median", "nanmedian", "kthvalue"),
+    *("max_pool1d", "max_pool2d", "fractional_max_pool2d", "fractional_max_pool3d"),
+)
+"""Ops whose NaNs have the bits of the canonical one, in results and in gradients of finite upstream gradients.
+
+Everywhere else any NaN is the same NaN: prod, norm and logsumexp too, whose gradients multiply and divide NaNs and
+infinities, and which NaN an elementwise operation returns depends on the hardware.
+"""
 
 HARD = (*inputs.FINITE, *inputs.NON_FINITE)
 PRECISIONS = ("high", "medium")
