@@ -36,6 +36,8 @@ NVIDIA is read in PTX, whose separate multiplications and additions are never fu
 its assembly, integer divisions and correctly rounded float ones are themselves made of fused steps.
 """
 
+ZERO = re.compile(r"(%\S+) = arith\.constant (?:dense<)?0\.0+e\+00>? : ")
+
 TENSOR_CORE = {
     "sm_80": re.compile(r"mma\.sync\S*\.s8\.s8"),
     "sm_90": re.compile(r"wgmma\.mma_async\S*\.s8\.s8|mma\.sync\S*\.s8\.s8"),
@@ -59,7 +61,14 @@ class Compiled:
         """What in the compiled code breaks the contract, with the first instruction that does."""
         kind = "llir" if self.target.startswith("gfx") else "ptx"
         found = ((what, pattern.search(self.asm[kind])) for what, pattern in FORBIDDEN[kind].items())
-        return [f"{what}: {match.group(0)}" for what, match in found if match]
+        return [f"{what}: {match.group(0)}" for what, match in found if match] + self._negations()
+
+    def _negations(self) -> list[str]:
+        """Unary minus on floats, of which Triton 3.6 makes ``0 - x``, +0 for +0: kernels write ``x * -1.0``."""
+        code = self.asm["ttir"]
+        zeros = "|".join(re.escape(name) for name in ZERO.findall(code))
+        found = re.search(rf"arith\.negf .*|arith\.subf (?:{zeros}), .*" if zeros else r"arith\.negf .*", code)
+        return [f"negated float: {found.group(0)}"] if found else []
 
     def narrow_offsets(self) -> list[str]:
         """Where an address could wrap beyond 2**31 elements: 32 bits of a program's number, or of a 64-bit size.

@@ -88,7 +88,7 @@ def log1p_f32(x):
 
 @jit
 def sigmoid_f32(x):
-    power, high, low = _exp_reduced(_clamp(-tl.abs(x), EXP_LOWEST, 0.0))
+    power, high, low = _exp_reduced(_clamp(tl.abs(x) * -1.0, EXP_LOWEST, 0.0))
     s = high + low
     e = s + 1.0
     d = (low - (s - high)) + (s - (e - 1.0))

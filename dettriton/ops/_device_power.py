@@ -28,7 +28,7 @@ def pow_f32(x, y):
     fractional = small & (whole.to(tl.float32) != y)
     odd = (whole & 1) == 1
     negative = x.to(tl.int32, bitcast=True) < 0
-    result = tl.where(odd & negative & (fractional == 0), -result, result)
+    result = tl.where(odd & negative & (fractional == 0), result * -1.0, result)
     invalid = fractional & (x < 0) & (x > -INFINITY)
     result = tl.where(invalid | (x != x) | (y != y), float("nan"), result)
     one = (y == 0) | (x == 1) | ((x == -1) & (tl.abs(y) == INFINITY))

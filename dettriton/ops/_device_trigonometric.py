@@ -35,7 +35,7 @@ def tan_f32(x):
     s = r + (r * z) * polynomial64(SIN_POLYNOMIAL, SIN_DEGREE, z)
     c = polynomial64(COS_POLYNOMIAL, COS_DEGREE, z) * z + 1.0
     odd = (quarters & 1) == 1
-    y = quotient64(tl.where(odd, -c, s), tl.where(odd, s, c)).to(tl.float32)
+    y = quotient64(tl.where(odd, c * -1.0, s), tl.where(odd, s, c)).to(tl.float32)
     y = y.to(tl.int32, bitcast=True) ^ (x.to(tl.int32, bitcast=True) & SIGN_BIT)
     return tl.where(tl.abs(x) < float("inf"), y.to(tl.float32, bitcast=True), float("nan"))
 
@@ -95,4 +95,4 @@ def _quarter_wave(quarters, r):
     sine = polynomial64(SIN_POLYNOMIAL, SIN_DEGREE, z)
     p = tl.where(odd, polynomial64(COS_POLYNOMIAL, COS_DEGREE, z), sine)
     y = lead + (lead * z) * p
-    return tl.where((quarters & 2) == 2, -y, y).to(tl.float32)
+    return tl.where((quarters & 2) == 2, y * -1.0, y).to(tl.float32)

@@ -75,7 +75,7 @@ def _bce_fwd_kernel(
     mask = offsets < n
     x = tl.load(x_ptr + offsets, mask=mask, other=0.0)
     y = tl.load(y_ptr + offsets, mask=mask, other=0.0)
-    softplus = log1p_f32(exp_f32(-tl.abs(x))) + tl.where(x < 0, -x, 0.0)
+    softplus = log1p_f32(exp_f32(tl.abs(x) * -1.0)) + tl.where(x < 0, x * -1.0, 0.0)
     if HAS_POS_WEIGHT:
         softplus = (1.0 + (_repeated(pos_weight_ptr, offsets, pos_weight_period, mask) - 1.0) * y) * softplus
     loss = (1.0 - y) * x + softplus
@@ -104,7 +104,7 @@ def _bce_bwd_kernel(
     mask = offsets < n
     x = tl.load(x_ptr + offsets, mask=mask, other=0.0)
     y = tl.load(y_ptr + offsets, mask=mask, other=0.0)
-    z = exp_f32(-tl.abs(x))
+    z = exp_f32(tl.abs(x) * -1.0)
     d = 1.0 + z
     large = tl.div_rn(tl.full((BLOCK,), 1.0, tl.float32), d)
     small = tl.div_rn(z, d)

@@ -94,7 +94,7 @@ def _target_tile(
 
 @jit
 def _term_tile(t, x, top, log_total, ignored):
-    surprise = -((x - top) - log_total)
+    surprise = ((x - top) - log_total) * -1.0
     return tl.where(((t == 0) & (surprise == float("inf"))) | ignored, 0.0, t * surprise)
 
 

@@ -135,7 +135,7 @@ def _erf_gradient(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 @jit
 def _erf_gradient_f32(grad, x):
-    return grad * (exp_f32(-(x * x)) * _TWO_OVER_SQRT_PI)
+    return grad * (exp_f32((x * x) * -1.0) * _TWO_OVER_SQRT_PI)
 
 
 _EXP_GRADIENT = formula("exp gradient", _exp_gradient, _exp_gradient_f32, tensors=2)

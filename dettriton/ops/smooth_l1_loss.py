@@ -55,7 +55,7 @@ def smooth_l1_grad_torch(k: torch.Tensor, x: torch.Tensor, y: torch.Tensor, beta
 @jit
 def _smooth_l1_grad(k, x, y, beta):
     d = x - y
-    return tl.where(d >= beta, k, tl.where(d <= -beta, k * -1.0, tl.div_rn(d, beta) * k))
+    return tl.where(d >= beta, k, tl.where(d <= beta * -1.0, k * -1.0, tl.div_rn(d, beta) * k))
 
 
 def smooth_l1_target_grad_torch(k: torch.Tensor, x: torch.Tensor, y: torch.Tensor, beta: float) -> torch.Tensor:
@@ -90,7 +90,7 @@ def huber_grad_torch(k: torch.Tensor, x: torch.Tensor, y: torch.Tensor, delta: f
 def _huber_grad(k, x, y, delta):
     d = x - y
     outside = k * delta
-    return tl.where(d > delta, outside, tl.where(d < -delta, outside * -1.0, d * k))
+    return tl.where(d > delta, outside, tl.where(d < delta * -1.0, outside * -1.0, d * k))
 
 
 def huber_target_grad_torch(k: torch.Tensor, x: torch.Tensor, y: torch.Tensor, delta: float) -> torch.Tensor:

@@ -36,7 +36,7 @@ def _cos_gradient(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 @jit
 def _cos_gradient_f32(grad, x):
-    return -(grad * sin_f32(x))
+    return (grad * sin_f32(x)) * -1.0
 
 
 def _tan_gradient(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dettriton.ops._aot import FORBIDDEN, TARGETS
+from dettriton.ops._aot import FORBIDDEN, TARGETS, Compiled
 
 SCRIPT = """
 import json, sys
@@ -57,7 +57,7 @@ from dettriton.ops._launch import kernel, tl
 def _broken_kernel(x_ptr, y_ptr, n, BLOCK: tl.constexpr = 128):
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK) + n.to(tl.int32)
     x = tl.load(x_ptr + i)
-    tl.atomic_add(y_ptr + i, x * x + x / (x + 1.0))
+    tl.atomic_add(y_ptr + i, x * x + -x / (x + 1.0))
 '''
 import importlib.util, pathlib, tempfile
 path = pathlib.Path(tempfile.mkdtemp()) / "broken.py"
@@ -74,8 +74,27 @@ print(json.dumps({"violations": compiled.violations(), "narrow": compiled.narrow
 def test_a_kernel_that_fuses_divides_roughly_and_adds_floats_atomically_is_caught():
     (row,) = run(FUSING)
     broken = {v.split(":")[0] for v in row["violations"]}
-    assert broken == set(FORBIDDEN["ptx"]) - {"flushed subnormals"}
+    assert broken == set(FORBIDDEN["ptx"]) - {"flushed subnormals"} | {"negated float"}
     assert row["narrow"]
+
+
+def ttir(*lines: str) -> Compiled:
+    return Compiled("made", "sm_90", {"ttir": "\n".join(lines), "ptx": ""}, 0, 4)
+
+
+def test_a_name_means_what_its_last_definition_made_it():
+    narrow = "%c = arith.trunci %n : tensor<4xi64> to tensor<4xi32>"
+    use = "%p = tt.addptr %x, %c : tensor<4x!tt.ptr<f32>>, tensor<4xi32>"
+    assert ttir(narrow, use).narrow_offsets() == [use]
+    assert ttir(narrow, "%c = arith.divsi %c, %d : tensor<4xi32>", use).narrow_offsets() == []
+    assert ttir(use, narrow, "%q:2 = scf.for %c = %a to %b {", use).narrow_offsets() == []
+
+
+def test_both_forms_of_a_negated_float_are_seen():
+    zero = "%cst = arith.constant dense<0.000000e+00> : tensor<4xf32>"
+    assert ttir(zero, "%y = arith.subf %cst, %x : tensor<4xf32>").violations()
+    assert ttir("%y = arith.negf %x : tensor<4xf32>").violations()
+    assert not ttir(zero, "%y = arith.subf %x, %cst : tensor<4xf32>").violations()
 
 
 def test_the_four_targets_are_the_promised_ones():
