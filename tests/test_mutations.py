@@ -80,6 +80,20 @@ MUTATIONS = (
         "ops/test_sum.py",
     ),
     Mutation(
+        "truncated binary64 sum",
+        "ops/_device64.py",
+        "value = (a | ((lost_b | lost_c | lost_d) != 0).to(tl.int64)).to(tl.float64)",
+        "value = a.to(tl.float64)",
+        "ops/test_sum.py",
+    ),
+    Mutation(
+        "bias of another channel",
+        "ops/_epilogue.py",
+        "tl.load(bias_ptr + channels, mask",
+        "tl.load(bias_ptr + channels // 2, mask",
+        "ops/test_epilogue.py",
+    ),
+    Mutation(
         "lost low window",
         "ops/sum.py",
         "tl.atomic_add(bin_ptr - 1, tl.sum(lo, axis=0))",

@@ -1,9 +1,9 @@
 """What a dot product's kernel does with its result, ``+ bias`` and an activation, and how the backward pass begins.
 
-Written order: the rounded dot product, ``+ bias`` (one rounding, its NaN the canonical one), the activation's formula. Backward, one kernel
-reads the upstream gradient once: it stores the gradient before the activation, adds up the bias's gradient (the exact
-windowed sum over all but the channel, R2), and finds each channel's largest magnitude, which is the grid of the
-gradient to the weight. The bits are those of the ops one after another.
+Written order: the rounded dot product, ``+ bias`` (one rounding, a NaN the canonical one), the activation's formula.
+Backward, one kernel reads the upstream gradient once: it stores the gradient before the activation, adds up the bias's
+gradient (the exact windowed sum over all but the channel, R2), and finds each channel's largest magnitude, which is the
+grid of the gradient to the weight. The bits are those of the ops one after another.
 """
 
 from __future__ import annotations

@@ -46,6 +46,32 @@ def test_verify_engines_agree(op, name):
     assert all(same_bits(a, b, any_nan=True) for a, b in zip(reference, kernels, strict=True))
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("window", [-4, -1, 0, 2, 3])
+@pytest.mark.parametrize(
+    "terms",
+    [(31, 7, -10), (31, 8, 7, -10), (31, 7, -32), (31, 7), (31, 8, 7), (30, 6, -1), (31, 31, 8, -32), (24, 0, -1)],
+    ids=str,
+)
+def test_validate_ties_that_bits_far_below_break(terms, window, sign):
+    """The terms are powers of two around a halfway point; a rounding that loses the last one goes to the even side."""
+    x = sign * torch.tensor([2.0 ** (t + 32 * window) for t in terms], dtype=torch.float64)
+    x = x[x.abs() < 2.0**128].float()
+    for result in on_both_engines(sum, x):
+        assert oracle.word(result.item()) == oracle.word(oracle.windowed_sum(x.tolist()))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("window", [-30, -1, 0, 31])
+@pytest.mark.parametrize(
+    "terms", [(31, -22, -60), (31, -21, -22, -60), (31, -22, -40), (31, -22), (31, -21, -22)], ids=str
+)
+def test_validate_float64_ties_that_bits_far_below_break(terms, window, sign):
+    x = sign * torch.tensor([2.0 ** (t + 32 * window) for t in terms], dtype=torch.float64)
+    for result in on_both_engines(sum, x):
+        assert result.item() == oracle64.windowed_sum64(x.tolist())
+
+
 @pytest.mark.parametrize("dims", [(0,), (1,), (2,), (0, 2), (1, 2), (0, 1), (0, 1, 2), None])
 @pytest.mark.parametrize("keepdim", [False, True])
 def test_verify_engines_agree_over_dims(dims, keepdim):
