@@ -75,7 +75,7 @@ def test_verify_the_mask_follows_the_logical_order():
             assert same_bits(y, expected)
 
 
-@pytest.mark.parametrize("n", [0, 1, 3, 1023, 1025])
+@pytest.mark.parametrize("n", [0, 1, 3, 1023, 1025, 2047])
 def test_verify_a_longer_tensor_starts_with_the_same_mask(n):
     longer = dropout(torch.ones(2048), 0.3, rng=STREAM)
     for y in on_both_engines(dropout, torch.ones(n), 0.3, rng=STREAM):
