@@ -19,15 +19,11 @@ def _seeing(count: int, queries: int, keys: int) -> torch.Tensor:
     return (torch.arange(queries)[:, None] * 3 + torch.arange(keys)) % count != 0
 
 
-def _masked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    return attention(query, key, value, _seeing(3, 5, 9).to(query.device))
-
-
 CASES: list[Case] = [
     case(OP, "plain", attention, LEAVES, **HEADS),
     case(OP, "medium", partial(attention, precision="medium"), LEAVES, **HEADS),
     case(OP, "causal", partial(attention, is_causal=True), LEAVES, **HEADS),
-    case(OP, "bool mask", _masked, LEAVES, **HEADS),
+    case(OP, "bool mask", attention, LEAVES, **HEADS, attn_mask=lambda key: _seeing(3, 5, 9)),
     case(OP, "float mask", attention, f"{LEAVES} attn_mask", **HEADS, attn_mask=(5, 9)),
     case(OP, "dropout", partial(attention, dropout_p=0.3, rng=Stream(3, 1, 4)), LEAVES, **HEADS),
     case(

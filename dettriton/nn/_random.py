@@ -8,6 +8,9 @@ from dettriton.exact.philox import Stream
 class Drawing:
     """A module whose numbers are a function of (seed, stream, step, element), on any device.
 
+    Under ``torch.compile`` set ``torch._dynamo.config.allow_unspec_int_on_nn_module``, or torch makes a graph for each
+    step.
+
     Attributes:
         seed, stream: the key; two modules with the same key draw the same numbers.
         step: which numbers of the key come next. It is not part of ``state_dict``: a loop that resumes sets it with
@@ -21,7 +24,7 @@ class Drawing:
     def next_numbers(self, *, advance: bool) -> Stream:
         """The numbers of this step; ``advance`` goes on to the next one."""
         numbers = Stream(self.seed, self.stream, self.step)
-        self.step += advance
+        self.step += int(advance)
         return numbers
 
 

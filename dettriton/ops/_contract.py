@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
@@ -65,17 +66,23 @@ def contract(
     mirrors: str,
     mutation: Mutation | None = None,
     fake: Callable | None = None,
+    differentiable: bool = True,
 ) -> Callable[[Function], Function]:
     """Declare the contract of the public op below, and make it one opaque operator under ``torch.compile``.
 
     Args:
         mutation: what the op changes in place.
         fake: gives results of the right shapes and dtypes on fake tensors; None for the mirrored torch function.
+        differentiable: whether floating-point results have gradients.
     """
 
     def declare(fn: Function) -> Function:
         name = fn.__name__
-        opaque = OPAQUE[name] = Opaque(name, fn, fake or mirrored(mirrors), mutation)
+        parameters = {p.name: (i, p.default) for i, p in enumerate(signature(fn).parameters.values())}
+        several = getattr(torch.return_types, name, tuple)
+        opaque = OPAQUE[name] = Opaque(
+            name, fn, fake or mirrored(mirrors), mutation, differentiable, parameters, several
+        )
 
         @wraps(fn)
         def public(*args: Any, **kwargs: Any) -> Any:

@@ -6,7 +6,6 @@ two or three axes.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import product
 from math import prod
 
@@ -14,6 +13,7 @@ import torch
 
 from dettriton.errors import InputError
 from dettriton.ops._function import require_float32
+from dettriton.ops._tables import device_tables
 
 Size = int | tuple[int, ...]
 
@@ -166,13 +166,17 @@ class Runs:
         return Runs(self.targets, self.sources, self.per, first, end, self.step, longest)
 
 
-@lru_cache(maxsize=64)
 def run_table(runs: tuple[Runs, ...], device: torch.device) -> torch.Tensor:
     """Where the elements of each window of a map or volume are, (elements of the longest window, windows) int64.
 
     Both in row-major order. A place is one in the flattened map; where a window has no such element it is the number of
     places in the map, one past the last.
     """
+    return _run_tables(runs, device)[0]
+
+
+@device_tables(most=64)
+def _run_tables(runs: tuple[Runs, ...]) -> tuple[torch.Tensor]:
     place, missing = torch.zeros((), dtype=torch.int64), torch.zeros((), dtype=torch.bool)
     for k, r in enumerate(runs):
         bounds = torch.tensor(r.all_bounds(), dtype=torch.int64)
@@ -182,7 +186,7 @@ def run_table(runs: tuple[Runs, ...], device: torch.device) -> torch.Tensor:
         place = place * r.sources + along.view(shape)
         missing = missing | (along >= bounds[:, 1]).view(shape)
     table = torch.where(missing, prod(r.sources for r in runs), place)
-    return table.reshape(prod(r.longest for r in runs), -1).to(device)
+    return (table.reshape(prod(r.longest for r in runs), -1),)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ the exact windowed sum of the products (R2). Which one depends on the sizes alon
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 
 from dettriton.ops._pool import IN_ORDER_LIMIT
+from dettriton.ops._tables import device_tables
 from dettriton.ops.sum import exact_sum
 
 
@@ -37,30 +37,30 @@ class Taps:
         return len(self.index)
 
 
-@lru_cache(maxsize=256)
-def _forward_tables(taps: Taps, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+@device_tables(most=256)
+def _forward_tables(taps: Taps) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Inputs and weights, (taps, outputs)."""
-    index = torch.tensor(taps.index, dtype=torch.int64).t().contiguous().to(device)
+    index = torch.tensor(taps.index, dtype=torch.int64).t().contiguous()
     if taps.weights is None:
         return index, None
-    return index, torch.tensor(taps.weights, dtype=torch.float32).t().contiguous().to(device)
+    return index, torch.tensor(taps.weights, dtype=torch.float32).t().contiguous()
 
 
-@lru_cache(maxsize=256)
-def _gradient_tables(taps: Taps, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+@device_tables(most=256)
+def _gradient_tables(taps: Taps) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
     """Outputs, weights, and where there is none, (longest list of an input's readers, inputs)."""
     readers = [[] for _ in range(taps.size)]
     for o, inputs in enumerate(taps.index):
         for t, i in enumerate(inputs):
             readers[i].append((o, t))
     longest = max(map(len, readers), default=0)
-    present = torch.tensor([[k < len(r) for r in readers] for k in range(longest)], dtype=torch.bool)
+    missing = torch.tensor([[k >= len(r) for r in readers] for k in range(longest)], dtype=torch.bool)
     filled = [r + [(0, 0)] * (longest - len(r)) for r in readers]
-    outputs = torch.tensor([[r[k][0] for r in filled] for k in range(longest)], dtype=torch.int64).to(device)
+    outputs = torch.tensor([[r[k][0] for r in filled] for k in range(longest)], dtype=torch.int64)
     if taps.weights is None:
-        return outputs, None, ~present.to(device)
+        return outputs, None, missing
     weights = [[taps.weights[o][t] for o, t in (r[k] for r in filled)] for k in range(longest)]
-    return outputs, torch.tensor(weights, dtype=torch.float32).to(device), ~present.to(device)
+    return outputs, torch.tensor(weights, dtype=torch.float32), missing
 
 
 def resampled(x: torch.Tensor, dim: int, taps: Taps) -> torch.Tensor:

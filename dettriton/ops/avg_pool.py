@@ -14,7 +14,6 @@ in ascending row-major order of the outputs (R1). Batch-invariant: a map's resul
 """
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -37,6 +36,7 @@ from dettriton.ops._pool import (
     strided_axes,
     strided_windows,
 )
+from dettriton.ops._tables import device_tables
 from dettriton.ops.sum import exact_sum
 
 BLOCK = 256
@@ -98,15 +98,19 @@ def _avg_pool_kernel(
     tl.store(y_ptr + i, total, mask=inside)
 
 
-@lru_cache(maxsize=256)
 def counts_of(windows: Windows, device: torch.device) -> torch.Tensor:
     """The divisor of each output of a map or volume, binary32."""
     if windows.divisor is not None:
         return torch.full(windows.outputs, float(windows.divisor), dtype=torch.float32, device=device)
+    return _count_tables(windows.counts, device)[0]
+
+
+@device_tables(most=256)
+def _count_tables(along_axes: tuple[tuple[int, ...], ...]) -> tuple[torch.Tensor]:
     counts = torch.ones((), dtype=torch.int64)
-    for along in windows.counts:
+    for along in along_axes:
         counts = counts[..., None] * torch.tensor(along, dtype=torch.int64)
-    return counts.to(torch.float32).to(device)
+    return (counts.to(torch.float32),)
 
 
 def exact_sums(x: torch.Tensor, windows: Windows) -> torch.Tensor:

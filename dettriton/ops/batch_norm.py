@@ -38,8 +38,8 @@ MAX_POSITIONS = 1 << 30
 
 relu_f32, relu_gradient_f32 = RELU.device, RELU_GRADIENT.device
 
-TRACKED = (("running_mean", 1), ("running_var", 2))
-"""The tensors that training changes in place, with their places among the arguments."""
+TRACKED = ("running_mean", "running_var")
+"""The tensors that training changes in place."""
 
 MaybeTensor = torch.Tensor | None
 Grads = tuple[MaybeTensor, MaybeTensor, MaybeTensor, MaybeTensor]
@@ -409,7 +409,7 @@ def normalise_batch(
     batch_invariant=False,
     kernels=True,
     mirrors="nn.functional.batch_norm",
-    mutation=Mutation(TRACKED, ("training", 5)),
+    mutation=Mutation(TRACKED, "training"),
 )
 def batch_norm(
     input: torch.Tensor,

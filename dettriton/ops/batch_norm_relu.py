@@ -5,19 +5,13 @@ addition and to the normalisation is ``g`` where the saved result is above 0, ``
 :func:`dettriton.ops.relu`.
 """
 
-from typing import Any
-
 import torch
 
 from dettriton.errors import InputError
-from dettriton.ops._compile import Mutation
+from dettriton.ops._compile import Mutation, of_the_inputs_shape
 from dettriton.ops._contract import contract
 from dettriton.ops._function import require_float32
 from dettriton.ops.batch_norm import TRACKED, check_channels, check_statistics, normalise_batch
-
-
-def _of_the_inputs_shape(input: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-    return torch.empty_like(input)
 
 
 @contract(
@@ -27,8 +21,8 @@ def _of_the_inputs_shape(input: torch.Tensor, *_: Any, **__: Any) -> torch.Tenso
     batch_invariant=False,
     kernels=True,
     mirrors="",
-    mutation=Mutation(TRACKED, ("training", 5)),
-    fake=_of_the_inputs_shape,
+    mutation=Mutation(TRACKED, "training"),
+    fake=of_the_inputs_shape,
 )
 def batch_norm_relu(
     input: torch.Tensor,

@@ -24,6 +24,13 @@ from dettriton.ops._order import order_keys, values_of_keys
 from dettriton.ops.index_add import index_add
 
 
+def _bins(input: torch.Tensor, weights: torch.Tensor | None = None, minlength: int = 0) -> torch.Tensor:
+    """A fake result, whose length is a symbol of its own."""
+    return input.new_empty(
+        torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64 if weights is None else weights.dtype
+    )
+
+
 @contract(
     "Indexing",
     definition="int64 counts, or exact windowed sums of the weights; gradient of a weight: its bin's",
@@ -31,6 +38,7 @@ from dettriton.ops.index_add import index_add
     batch_invariant=False,
     kernels=True,
     mirrors="bincount",
+    fake=_bins,
 )
 def bincount(input: torch.Tensor, weights: torch.Tensor | None = None, minlength: int = 0) -> torch.Tensor:
     """How often each integer occurs, or the sum of the weights where it does, as :func:`torch.bincount`.
@@ -75,6 +83,7 @@ def bincount(input: torch.Tensor, weights: torch.Tensor | None = None, minlength
     batch_invariant=False,
     kernels=False,
     mirrors="histc",
+    differentiable=False,
 )
 def histc(input: torch.Tensor, bins: int = 100, min: float = 0, max: float = 0) -> torch.Tensor:
     """Histogram of the elements in equal bins, as :func:`torch.histc`; not differentiable.

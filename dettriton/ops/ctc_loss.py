@@ -271,6 +271,12 @@ class CTCLoss(torch.autograd.Function):
         return torch.where(counted[:, :, None], grad_x, zero), None, None, None, None, None, None
 
 
+def _losses(log_probs: torch.Tensor, *args: Any, reduction: str = "mean", **_: Any) -> torch.Tensor:
+    """A fake result; torch's own waits for the lengths."""
+    reduction = args[4] if len(args) > 4 else reduction
+    return log_probs.new_empty(log_probs.shape[1:-1] if reduction == "none" else ())
+
+
 @contract(
     "Softmax and losses",
     definition="log-domain recursions, each step's maximum taken out; gradient exp(x) - exact sum of states' softmax",
@@ -278,6 +284,7 @@ class CTCLoss(torch.autograd.Function):
     batch_invariant=True,
     kernels=True,
     mirrors="nn.functional.ctc_loss",
+    fake=_losses,
 )
 def ctc_loss(
     log_probs: torch.Tensor,

@@ -17,6 +17,7 @@ import torch
 
 from dettriton.engine import engine_for
 from dettriton.errors import InputError
+from dettriton.ops._compile import values_and_indices
 from dettriton.ops._contract import contract
 from dettriton.ops._float_types import narrowed, require_float, widened
 from dettriton.ops._function import first_derivative_only
@@ -194,6 +195,7 @@ def amin(input: torch.Tensor, dim: Dims = None, keepdim: bool = False) -> torch.
     batch_invariant=True,
     kernels=False,
     mirrors="max",
+    fake=values_and_indices,
 )
 def max(
     input: torch.Tensor, dim: int | None = None, keepdim: bool = False
@@ -223,6 +225,7 @@ def max(
     batch_invariant=True,
     kernels=False,
     mirrors="min",
+    fake=values_and_indices,
 )
 def min(
     input: torch.Tensor, dim: int | None = None, keepdim: bool = False

@@ -84,7 +84,7 @@ def _track_rows(rows: torch.Tensor, running_mean: torch.Tensor, running_var: tor
     batch_invariant=True,
     kernels=True,
     mirrors="nn.functional.instance_norm",
-    mutation=Mutation(TRACKED, ("use_input_stats", 5)),
+    mutation=Mutation(TRACKED, "use_input_stats"),
 )
 def instance_norm(
     input: torch.Tensor,

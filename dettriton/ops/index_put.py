@@ -20,6 +20,7 @@ import torch
 from dettriton.engine import engine_for
 from dettriton.errors import InputError
 from dettriton.ops._broadcast import expand
+from dettriton.ops._compile import of_the_inputs_shape
 from dettriton.ops._contract import contract
 from dettriton.ops._function import first_derivative_only, require_float32
 from dettriton.ops._indexing import from_rows, last_writers, rows_along, take
@@ -86,6 +87,7 @@ def _named_rows(op: str, shape: torch.Size, indices: tuple[torch.Tensor | None, 
     batch_invariant=False,
     kernels=True,
     mirrors="index_put",
+    fake=of_the_inputs_shape,
 )
 def index_put(
     input: torch.Tensor, indices: tuple[torch.Tensor | None, ...], values: torch.Tensor, accumulate: bool = False

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from dettriton.errors import InputError
+from dettriton.ops._compile import of_the_inputs_shape
 from dettriton.ops._contract import contract
 from dettriton.ops._row_norm import check_row_norm, row_norm
 
@@ -36,6 +37,7 @@ def normalised_view(
     batch_invariant=True,
     kernels=True,
     mirrors="nn.functional.layer_norm",
+    fake=of_the_inputs_shape,
 )
 def layer_norm(
     input: torch.Tensor,

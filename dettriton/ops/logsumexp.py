@@ -81,6 +81,7 @@ class LogSumExp(torch.autograd.Function):
     batch_invariant=True,
     kernels=True,
     mirrors="logsumexp",
+    fake=torch.sum,
 )
 def logsumexp(input: torch.Tensor, dim: int | tuple[int, ...], keepdim: bool = False) -> torch.Tensor:
     """Logarithm of the sum of exponentials over dimensions, as :func:`torch.logsumexp`.

@@ -12,6 +12,7 @@ import torch
 
 from dettriton.engine import engine_for
 from dettriton.errors import InputError
+from dettriton.ops._compile import values_and_indices
 from dettriton.ops._contract import contract
 from dettriton.ops._function import first_derivative_only, require_float32
 from dettriton.ops._indexing import dimension
@@ -86,6 +87,7 @@ def _median(op: str, x: torch.Tensor, dim: int | None, keepdim: bool, skip_nan: 
     batch_invariant=True,
     kernels=False,
     mirrors="median",
+    fake=values_and_indices,
 )
 def median(input: torch.Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The lower median of all elements or along a dimension, as :func:`torch.median`.
@@ -116,6 +118,7 @@ def median(input: torch.Tensor, dim: int | None = None, keepdim: bool = False) -
     batch_invariant=True,
     kernels=False,
     mirrors="nanmedian",
+    fake=values_and_indices,
 )
 def nanmedian(input: torch.Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The lower median of the elements that are not NaN, as :func:`torch.nanmedian`; see :func:`median`.

@@ -88,6 +88,7 @@ def _terms_first(x: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:
     batch_invariant=True,
     kernels=False,
     mirrors="prod",
+    fake=torch.sum,
 )
 def prod(
     input: torch.Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False, *, dtype: None = None

@@ -12,6 +12,8 @@ pieces, on any device, by any launch, holds the same numbers. With ``w`` the str
     randperm   the places of n 64-bit keys w[2i] * 2**32 + w[2i + 1] in ascending order, ties by place   exact
 """
 
+from typing import Any
+
 import torch
 
 from dettriton.engine import engine_for
@@ -51,8 +53,16 @@ def _pairs(rng: Stream, n: int, offset: int, device: torch.device) -> torch.Tens
     return random_words(rng, 2 * n, 2 * offset, device).view(n, 2).t()
 
 
+def _joined(size: tuple) -> tuple[int, ...]:
+    return tuple(size[0]) if len(size) == 1 and isinstance(size[0], (tuple, list)) else size
+
+
+def _floats(*size: int, device: torch.device | str = "cpu", **_: Any) -> torch.Tensor:
+    return torch.empty(_joined(size), dtype=torch.float32, device=device)
+
+
 def _shape(op: str, size: tuple) -> tuple[int, ...]:
-    shape = tuple(size[0]) if len(size) == 1 and isinstance(size[0], (tuple, list)) else size
+    shape = _joined(size)
     if not all(isinstance(s, int) and s >= 0 for s in shape):
         raise InputError(f"{op}: size must be non-negative integers, got {shape}")
     return shape
@@ -78,6 +88,7 @@ def _count(shape: tuple[int, ...]) -> int:
     batch_invariant=False,
     kernels=True,
     mirrors="rand",
+    fake=_floats,
 )
 def rand(
     *size: int, rng: Stream, offset: int = 0, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
@@ -110,6 +121,7 @@ def rand(
     batch_invariant=False,
     kernels=True,
     mirrors="randn",
+    fake=_floats,
 )
 def randn(
     *size: int, rng: Stream, offset: int = 0, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
@@ -185,6 +197,7 @@ def randint(
     batch_invariant=False,
     kernels=True,
     mirrors="bernoulli",
+    differentiable=False,
 )
 def bernoulli(input: torch.Tensor, *, rng: Stream, offset: int = 0) -> torch.Tensor:
     """Zeros and ones with the given probabilities of a one, as :func:`torch.bernoulli` with an explicit generator.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
+from dettriton.ops._compile import of_the_inputs_shape
 from dettriton.ops._contract import contract
 from dettriton.ops._row_norm import check_row_norm, row_norm
 from dettriton.ops.layer_norm import normalised_view
@@ -24,6 +25,7 @@ EPSILON = 2.0**-23
     batch_invariant=True,
     kernels=True,
     mirrors="nn.functional.rms_norm",
+    fake=of_the_inputs_shape,
 )
 def rms_norm(
     input: torch.Tensor,

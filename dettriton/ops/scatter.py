@@ -28,6 +28,7 @@ import torch
 
 from dettriton.engine import engine_for
 from dettriton.errors import InputError
+from dettriton.ops._compile import of_the_inputs_shape
 from dettriton.ops._contract import contract
 from dettriton.ops._function import first_derivative_only, require_float32
 from dettriton.ops._index_sum import index_sum
@@ -151,6 +152,7 @@ def _flat(
     batch_invariant=False,
     kernels=False,
     mirrors="scatter",
+    fake=of_the_inputs_shape,
 )
 def scatter(input: torch.Tensor, dim: int, index: torch.Tensor, src: torch.Tensor | float) -> torch.Tensor:
     """Elements written at their index along a dimension, as :func:`torch.scatter`.

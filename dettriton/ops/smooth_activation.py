@@ -18,6 +18,7 @@ import torch
 
 from dettriton.errors import InputError
 from dettriton.exact import elementary as host
+from dettriton.ops._compile import of_the_inputs_shape
 from dettriton.ops._contract import contract
 from dettriton.ops._device_elementary import erf_f32, exp_f32, log1p_f32, sigmoid_f32, tanh_f32
 from dettriton.ops._elementwise import elementwise, formula
@@ -236,6 +237,7 @@ FORMS = {"none": GELU, "tanh": GELU_TANH}
     batch_invariant=True,
     kernels=True,
     mirrors="nn.functional.gelu",
+    fake=of_the_inputs_shape,
 )
 def gelu(input: torch.Tensor, approximate: str = "none") -> torch.Tensor:
     """Gaussian error linear unit, as :func:`torch.nn.functional.gelu` (Hendrycks and Gimpel, arXiv 1606.08415).

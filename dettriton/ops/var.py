@@ -119,6 +119,15 @@ def _spread_and_mean(
     return narrowed(spread, x.dtype), narrowed(average, x.dtype)
 
 
+def _reduced(input: torch.Tensor, dim: Dim | bool = None, unbiased: Any = None, keepdim: bool = False, **_: Any) -> Any:
+    """A fake result; torch's own takes neither None for ``unbiased`` nor for ``dim`` where ``keepdim`` follows."""
+    return torch.sum(input, None if isinstance(dim, bool) else dim, keepdim)
+
+
+def _reduced_twice(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return _reduced(*args, **kwargs), _reduced(*args, **kwargs)
+
+
 @contract(
     "Reductions",
     definition="S(d * d) / (n - correction), d = x - S(x) / n; gradient: (grad * (2 / (n - correction))) * d",
@@ -126,6 +135,7 @@ def _spread_and_mean(
     batch_invariant=True,
     kernels=True,
     mirrors="var",
+    fake=_reduced,
 )
 def var(
     input: torch.Tensor,
@@ -164,6 +174,7 @@ def var(
     batch_invariant=True,
     kernels=True,
     mirrors="std",
+    fake=_reduced,
 )
 def std(
     input: torch.Tensor,
@@ -200,6 +211,7 @@ def std(
     batch_invariant=True,
     kernels=True,
     mirrors="var_mean",
+    fake=_reduced_twice,
 )
 def var_mean(
     input: torch.Tensor,
@@ -235,6 +247,7 @@ def var_mean(
     batch_invariant=True,
     kernels=True,
     mirrors="std_mean",
+    fake=_reduced_twice,
 )
 def std_mean(
     input: torch.Tensor,

@@ -1,4 +1,4 @@
-"""What every public op promises, shown over the list of cases: any strides, no host synchronisation, torch.compile."""
+"""What every public op promises, shown over the list of cases: any strides, torch.compile, a whole contract."""
 
 import inspect
 from collections.abc import Callable
@@ -8,11 +8,9 @@ import torch
 from gpu_parts import SAME, Side, compare_case
 from op_case import Case
 from op_cases import CASES
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dettriton import ops
 from dettriton.ops._contract import CONTRACTS, FAMILIES
-from dettriton.ops._launch import triton
 
 SMALL = [c for c in CASES if not c.large]
 OF_OPS = [c for c in SMALL if c.op in ops.__all__]
@@ -67,46 +65,6 @@ def test_verify_strides_do_not_matter_to_kernels(chosen: Case, layout: Callable)
     assert case_differs(chosen, engine="triton", layout=layout) is None
 
 
-SYNCHRONISING = ("nonzero", "masked_select", "equal", "unique_dim", "_unique2")
-"""ATen operations whose result's shape is data, so that they wait for the device and no CUDA graph can hold them.
-
-Reads of single numbers are not watched: on CPU tensors the ops check indices and prepare scalars with them, and which of
-these reads would happen on a GPU cannot be seen here.
-"""
-
-ALLOWED = {
-    "bincount": "the length of its result depends on its input",
-}
-
-
-class Watching(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: set[str] = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        masks = [i for i in args[1] if i is not None and i.dtype == torch.bool] if name == "index" else []
-        if name in SYNCHRONISING or masks:
-            self.seen.add(name)
-        return func(*args, **(kwargs or {}))
-
-
-@name_of
-def test_verify_no_shape_depends_on_data(chosen: Case):
-    given = chosen.inputs()
-    for name in chosen.leaves:
-        given[name].requires_grad_()
-    from dettriton.engine import use_engine
-
-    with use_engine("triton"), Watching() as watching:
-        out = chosen.fn(**given)
-        outputs = [y for y in (out.values() if isinstance(out, dict) else [out]) if y.requires_grad]
-        if outputs:
-            torch.autograd.backward(outputs, [torch.ones_like(y) for y in outputs])
-    assert not watching.seen or chosen.op in ALLOWED, watching.seen
-
-
 def compiled(fn: Callable) -> Callable:
     torch._dynamo.reset()
     return torch.compile(fn, fullgraph=True, backend="aot_eager")
@@ -144,12 +102,3 @@ def test_two_sides_really_differ_where_they_should():
     broken = Case("relu", "strides", lambda x: x + float(x.stride(-1)), {"x": (3, 4)}, (), (), False)
     assert case_differs(broken, layout=every_other) == "relu/strides"
     assert compare_case(broken, Side("cpu", "triton"))["verdict"] == SAME
-
-
-@pytest.mark.skipif(triton is None, reason="Triton is not installed")
-def test_the_watch_sees_a_synchronisation():
-    with Watching() as watching:
-        x = torch.ones(3)
-        x[x > 0]
-        x.nonzero()
-    assert watching.seen >= {"index", "nonzero"}
