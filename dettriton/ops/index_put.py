@@ -113,9 +113,14 @@ def index_put(
             that stops the device, as in torch.
         EngineError: the tensors are on different devices, or the engine cannot run on theirs.
     """
-    op = "index_put"
+    return _put("index_put", input, tuple(indices), values, accumulate)
+
+
+def _put(
+    op: str, input: torch.Tensor, indices: tuple[torch.Tensor | None, ...], values: torch.Tensor, accumulate: bool
+) -> torch.Tensor:
+    """index_put for the public ``op``."""
     require_float32(op, input=input, values=values)
-    indices = tuple(indices)
     if all(index is None for index in indices):
         raise InputError(f"{op}: indices must hold at least one tensor")
     engine_for(input, values, *(index for index in indices if index is not None))
@@ -186,10 +191,12 @@ def put(input: torch.Tensor, index: torch.Tensor, source: torch.Tensor, accumula
         itself and its values; of several values written to one place the last wins, and the others' gradient is +0.
 
     Raises:
-        InputError: a tensor is not binary32, the numbers of elements differ, or an index is out of range (on the CPU).
+        InputError: input or source is not binary32, index not an integer tensor, the numbers of elements differ, or an
+            index is out of range (on the CPU).
     """
+    require_float32("put", input=input, source=source)
+    if index.dtype not in INTEGERS:
+        raise InputError(f"put: index must be torch.int64 or torch.int32, got {index.dtype}")
     if index.numel() != source.numel():
         raise InputError(f"put: index has {index.numel()} elements and source has {source.numel()}; they must be equal")
-    if index.numel() == 0:
-        return input.clone()
-    return index_put(input.reshape(-1), (index.reshape(-1),), source.reshape(-1), accumulate).view(input.shape)
+    return _put("put", input.reshape(-1), (index.reshape(-1),), source.reshape(-1), accumulate).view(input.shape)

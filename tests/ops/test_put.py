@@ -155,15 +155,25 @@ def test_verify_strides_do_not_matter(accumulate):
         ((torch.zeros(3), torch.tensor([-4]), torch.ones(1)), "index -4 is out of bounds"),
         ((torch.zeros(0), torch.tensor([0]), torch.ones(1)), "out of bounds"),
         ((torch.zeros(3), torch.tensor([0, 1]), torch.ones(1)), "index has 2 elements and source has 1"),
-        ((torch.zeros(3), torch.tensor([0.0]), torch.ones(1)), r"must be torch\.int64"),
+        ((torch.zeros(3), torch.tensor([0.0]), torch.ones(1)), r"index must be torch\.int64"),
+        ((torch.zeros(3), torch.tensor([True]), torch.ones(1)), r"index must be torch\.int64"),
+        ((torch.zeros(3), torch.zeros(0), torch.ones(0)), r"index must be torch\.int64"),
         ((torch.zeros(3).double(), torch.tensor([0]), torch.ones(1)), r"input must be torch\.float32"),
-        ((torch.zeros(3), torch.tensor([0]), torch.ones(1).double()), r"must be torch\.float32"),
+        ((torch.zeros(3), torch.tensor([0]), torch.ones(1).double()), r"source must be torch\.float32"),
     ],
 )
 @both_ways
 def test_bad_arguments_are_refused(arguments, message, accumulate):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=f"put: .*{message}"):
         put(*arguments, accumulate)
+
+
+@both_ways
+def test_verify_no_places_give_gradients_all_the_same(accumulate):
+    x, source = torch.ones(3, requires_grad=True), torch.ones(0, requires_grad=True)
+    for y in on_both_engines(put, x, torch.zeros(0, dtype=torch.int64), source, accumulate):
+        grads = torch.autograd.grad(y.sum(), (x, source))
+        assert y.tolist() == [1.0] * 3 and grads[0].tolist() == [1.0] * 3 and grads[1].shape == (0,)
 
 
 def test_a_second_derivative_is_refused():
