@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from dettriton import BITSPEC, data
-from dettriton.data.dataset import MULTI_LABEL
 from dettriton.digest import digest, file_sha256
 from dettriton.environment import environment
 from dettriton.errors import InputError, IntegrityError
@@ -16,7 +15,7 @@ from dettriton.train._directory import RESULT, WEIGHTS
 from dettriton.train._run import make_model
 from dettriton.train.recipe import Recipe, load_recipe
 from dettriton.zoo import _manifest
-from dettriton.zoo._golden import golden_input, golden_vectors
+from dettriton.zoo._golden import golden_vectors
 from dettriton.zoo._manifest import Entry
 
 LICENCE = "Apache-2.0"
@@ -77,7 +76,7 @@ def _write_files(name: str, recipe: Recipe, recipe_path: Path, run_dir: Path, re
     model = make_model(recipe)
     model.load_state_dict(tensors)
     info = data.describe(recipe.data.name)
-    golden = golden_vectors(model, golden_input(info.image_shape), info.scale, info.task == MULTI_LABEL)
+    golden = golden_vectors(model, info)
     weights, vectors, kept_recipe = (
         path(name) for path in (_manifest.weights_path, _manifest.golden_path, _manifest.recipe_path)
     )

@@ -6,13 +6,12 @@ from pathlib import Path
 import torch
 
 from dettriton import BITSPEC, data
-from dettriton.data.dataset import MULTI_LABEL
 from dettriton.digest import digest, file_sha256, first_difference
 from dettriton.errors import DettritonError, InputError
 from dettriton.files import load_safetensors
 from dettriton.train._run import make_model
 from dettriton.zoo import _manifest
-from dettriton.zoo._golden import golden_input, golden_vectors
+from dettriton.zoo._golden import golden_vectors
 from dettriton.zoo._manifest import DamagedReleaseError, Entry
 
 
@@ -95,7 +94,7 @@ def _check(name: str, device: str) -> None:
     expected, _ = load_safetensors(path)
     _require_digest(f"the logits in {path}", digest(expected["logits"]), row.golden_digest)
     info = data.describe(_manifest.recipe(name).data.name)
-    computed = golden_vectors(model, golden_input(info.image_shape), info.scale, info.task == MULTI_LABEL)
+    computed = golden_vectors(model, info)
     difference = first_difference(expected, computed)
     if difference is not None:
         raise DamagedReleaseError(

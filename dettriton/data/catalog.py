@@ -2,30 +2,36 @@
 
 import os
 
-from dettriton.data import digits, med
+from dettriton.data import digits, med, ptbxl
 from dettriton.data.dataset import ArrayDataset, DatasetInfo
+from dettriton.data.signals import SignalDataset, SignalInfo
 from dettriton.errors import InputError
 
-DATASETS = (digits.INFO.name, *med.NAMES)
+DATASETS = (digits.INFO.name, *med.NAMES, *ptbxl.NAMES)
 """Every name that :func:`load` knows."""
 
 
-def describe(name: str) -> DatasetInfo:
+def describe(name: str) -> DatasetInfo | SignalInfo:
     """A dataset's description; reads no data.
 
     Raises:
         InputError: the name is unknown, or the package that records it is missing.
     """
     _check(name)
+    if name in ptbxl.NAMES:
+        return ptbxl.describe_ptbxl(name)
     return digits.INFO if name == digits.INFO.name else med.describe_medmnist(name)
 
 
-def load(name: str, data_dir: str | os.PathLike | None = None, download: bool = False) -> dict[str, ArrayDataset]:
+def load(
+    name: str, data_dir: str | os.PathLike | None = None, download: bool = False
+) -> dict[str, ArrayDataset] | dict[str, SignalDataset]:
     """A dataset's splits by name: ``train``, ``val``, ``test``.
 
     Args:
         name: one of :data:`DATASETS`; ``digits`` needs no file.
-        data_dir: the folder with the official files; see :func:`dettriton.data.med.load_medmnist` for the default.
+        data_dir: the folder with the official files; see :func:`dettriton.data.med.load_medmnist` and
+            :func:`dettriton.data.ptbxl.read_ptbxl` for the default.
         download: fetch a missing official file.
 
     Raises:
@@ -33,6 +39,8 @@ def load(name: str, data_dir: str | os.PathLike | None = None, download: bool = 
         IntegrityError: the data is not the official data.
     """
     _check(name)
+    if name in ptbxl.NAMES:
+        return ptbxl.load_ptbxl(name, data_dir, download)
     return digits.load_digits() if name == digits.INFO.name else med.load_medmnist(name, data_dir, download)
 
 

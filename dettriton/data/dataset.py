@@ -1,9 +1,10 @@
 """What a dataset is here: frozen descriptions, arrays in memory, and exact conversion of pixels to numbers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from types import MappingProxyType
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -86,14 +87,7 @@ class ArrayDataset:
         where = f"{self.name} {self.split}"
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
             raise InputError(f"{where}: images must be (N, C, H, W) uint8, got {_describe(self.images)}")
-        multi_label = self.task == MULTI_LABEL
-        shape = (len(self.images), self.num_classes) if multi_label else (len(self.images),)
-        dtype = torch.float32 if multi_label else torch.int64
-        if self.labels.dtype != dtype or tuple(self.labels.shape) != shape:
-            raise InputError(f"{where}: labels must be {shape} {dtype}, got {_describe(self.labels)}")
-        allowed = ((self.labels == 0) | (self.labels == 1)) if multi_label else self._known_classes()
-        if not bool(allowed.all()):
-            raise InputError(f"{where}: a label is not one of the {self.num_classes} classes")
+        check_labels(where, self.labels, len(self.images), self.num_classes, self.task == MULTI_LABEL)
         if self.scale not in SCALES:
             raise InputError(f"{where}: there is no scale {self.scale!r}; choose one of {', '.join(SCALES)}")
 
@@ -103,23 +97,49 @@ class ArrayDataset:
     @cached_property
     def sha256(self) -> str:
         """:func:`dettriton.digest.digest` of images and labels, with name, split and task as metadata."""
-        content = {"images": self.images, "labels": self.labels}
-        return digest(content, {"name": self.name, "split": self.split, "task": self.task})
+        return digest(self.tensors(), {"name": self.name, "split": self.split, "task": self.task})
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All that determines inputs and labels, by name."""
+        return {"images": self.images, "labels": self.labels}
 
     def inputs(self, indices: torch.Tensor | slice = slice(None)) -> torch.Tensor:
         """The chosen images as binary32 network input, (n, C, H, W)."""
         return to_float(self.images[indices], self.scale)
 
-    def _known_classes(self) -> torch.Tensor:
-        return (self.labels >= 0) & (self.labels < self.num_classes)
+    def to(self, device: torch.device | str) -> "ArrayDataset":
+        """The same split with its tensors on another device."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def metadata(self) -> dict[str, Any]:
+        """What travels with weights trained on it: nothing, for ``scale`` is a part of the dataset's description."""
+        return {}
 
 
-def dataset_sha256(splits: Mapping[str, ArrayDataset]) -> str:
-    """Digest of a whole dataset: of all splits' images and labels under ``<split>.images`` and ``<split>.labels``."""
-    content = {}
-    for split, dataset in splits.items():
-        content |= {f"{split}.images": dataset.images, f"{split}.labels": dataset.labels}
-    return digest(content)
+def check_labels(where: str, labels: torch.Tensor, count: int, num_classes: int, multi_label: bool) -> None:
+    """Refuses labels that are not (count,) int64 class numbers, or (count, num_classes) float32 of 0 and 1.
+
+    Raises:
+        InputError: naming ``where``.
+    """
+    shape = (count, num_classes) if multi_label else (count,)
+    dtype = torch.float32 if multi_label else torch.int64
+    if labels.dtype != dtype or tuple(labels.shape) != shape:
+        raise InputError(f"{where}: labels must be {shape} {dtype}, got {_describe(labels)}")
+    allowed = ((labels == 0) | (labels == 1)) if multi_label else ((labels >= 0) & (labels < num_classes))
+    if not bool(allowed.all()):
+        raise InputError(f"{where}: a label is not one of the {num_classes} classes")
+
+
+class Split(Protocol):
+    """What the digests need of a split."""
+
+    def tensors(self) -> Mapping[str, torch.Tensor]: ...
+
+
+def dataset_sha256(splits: Mapping[str, Split]) -> str:
+    """Digest of a whole dataset: of all splits' tensors, under ``<split>.<name>`` (``train.images``, ``train.labels``)."""
+    return digest({f"{split}.{name}": t for split, dataset in splits.items() for name, t in dataset.tensors().items()})
 
 
 def to_float(images_uint8: torch.Tensor, kind: str) -> torch.Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from dettriton import models, nn, ops, optim, schedules
-from dettriton.data import ArrayDataset, epoch_order, to_float
+from dettriton.data import ArrayDataset, Dataset, epoch_order, to_float
 from dettriton.data.dataset import MULTI_LABEL
 from dettriton.digest import digest, named_tensors, tensor_digest
 from dettriton.errors import EngineError, InputError
@@ -31,20 +31,20 @@ class Run:
         EngineError: the device is not here.
     """
 
-    def __init__(self, recipe: Recipe, splits: Mapping[str, ArrayDataset], device: str):
+    def __init__(self, recipe: Recipe, splits: Mapping[str, Dataset], device: str):
         self.recipe = recipe
         self.splits = splits
         self.device = _device(device)
         data = splits["train"]
         _require_fitting_loss(recipe, data)
+        _require_images_to_move(recipe, data)
         self.model = build_model(recipe)
         _require_fitting_output(self.model, data)
         self.init_digest = digest(self.model)
         self.model.to(self.device)
         settings = {k: v for k, v in recipe.to_dict()["optimizer"].items() if k != "name"}
         self.optimizer = _OPTIMIZERS[recipe.optimizer.name](self.model.parameters(), **settings)
-        self._images, self._labels = data.images.to(self.device), data.labels.to(self.device)
-        self._scale = data.scale
+        self._data = data.to(self.device)
         self._bounds = list(batch_bounds(len(data), recipe.train.batch_size))
         self.steps_per_epoch = len(self._bounds)
         self.total_steps = self.steps_per_epoch * recipe.train.epochs
@@ -64,7 +64,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
         inputs = self._inputs(chosen)
-        loss = self._loss(self.model(inputs), self._labels[chosen])
+        loss = self._loss(self.model(inputs), self._data.labels[chosen])
         value = loss.item()
         where = f"step {step} of epoch {epoch} (both counted from 0)"
         require_finite_loss(value, where, self.model, inputs)
@@ -97,7 +97,7 @@ class Run:
         if epoch == self._epoch:
             return
         self.model.train()
-        recipe, n = self.recipe, len(self._images)
+        recipe, n = self.recipe, len(self._data)
         order = epoch_order(recipe.order.kind, n, epoch, recipe.order.seed)
         self._order = torch.as_tensor(order, dtype=torch.int64).to(self.device)
         choices = augmentation(recipe.augment, n, epoch, recipe.train.seed)
@@ -105,10 +105,10 @@ class Run:
         self._epoch = epoch
 
     def _inputs(self, chosen: torch.Tensor) -> torch.Tensor:
-        images = self._images[chosen]
-        if self._choices is not None:
-            images = move_pixels(images, self._choices[chosen], self.recipe.augment.crop_padding)
-        return to_float(images, self._scale)
+        if self._choices is None:
+            return self._data.inputs(chosen)
+        images = move_pixels(self._data.images[chosen], self._choices[chosen], self.recipe.augment.crop_padding)
+        return to_float(images, self._data.scale)
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         if self.recipe.train.loss == "cross_entropy":
@@ -158,20 +158,25 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _require_fitting_loss(recipe: Recipe, data: ArrayDataset) -> None:
+def _require_fitting_loss(recipe: Recipe, data: Dataset) -> None:
     fitting = "binary_cross_entropy_with_logits" if data.task == MULTI_LABEL else "cross_entropy"
     if recipe.train.loss != fitting:
         raise InputError(f'{data.name} is a {data.task} task: set loss = "{fitting}" in [train]')
 
 
-def _require_fitting_output(model: torch.nn.Module, data: ArrayDataset) -> None:
+def _require_images_to_move(recipe: Recipe, data: Dataset) -> None:
+    if (recipe.augment.hflip or recipe.augment.crop_padding) and not isinstance(data, ArrayDataset):
+        raise InputError(f"[augment] moves the pixels of images and {data.name} has none; leave the section out")
+
+
+def _require_fitting_output(model: torch.nn.Module, data: Dataset) -> None:
     model.eval()
     with torch.no_grad():
         try:
             shape = tuple(model(data.inputs(slice(0, 1))).shape)
         except (InputError, RuntimeError) as error:
-            images = " x ".join(map(str, data.images.shape[1:]))
-            raise InputError(f"the model cannot take the {images} images of {data.name}: {error}") from error
+            sizes = " x ".join(map(str, data.inputs(slice(0, 1)).shape[1:]))
+            raise InputError(f"the model cannot take the {sizes} samples of {data.name}: {error}") from error
     if shape != (1, data.num_classes):
         raise InputError(
             f"the model gives {math.prod(shape)} outputs for a sample and {data.name} has {data.num_classes} classes: "

@@ -6,7 +6,7 @@ from fractions import Fraction
 import torch
 
 from dettriton import metrics, ops
-from dettriton.data import ArrayDataset
+from dettriton.data import Dataset
 from dettriton.data.dataset import MULTI_LABEL
 from dettriton.errors import NonFiniteError
 from dettriton.exact.elementary import sigmoid
@@ -26,7 +26,7 @@ class Scores:
         return {"auc": float(self.auc), "acc": float(self.accuracy)}
 
 
-def predict(model: torch.nn.Module, dataset: ArrayDataset) -> torch.Tensor:
+def predict(model: torch.nn.Module, dataset: Dataset) -> torch.Tensor:
     """Logits of every sample in evaluation mode: (N, classes) binary32, on the CPU.
 
     Samples go through in batches of :data:`EVALUATION_BATCH`, which cannot show in the result: a sample's forward bits
@@ -46,7 +46,7 @@ def predict(model: torch.nn.Module, dataset: ArrayDataset) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def score(model: torch.nn.Module, dataset: ArrayDataset) -> Scores:
+def score(model: torch.nn.Module, dataset: Dataset) -> Scores:
     """AUC and accuracy by MedMNIST's protocol, from softmax (multi-label: sigmoid) scores.
 
     Raises:

@@ -276,6 +276,7 @@ def _finish(session: _Session, seconds: float) -> TrainResult:
         "init_digest": run.init_digest,
         "weights_digest": weights_digest,
         "best_epoch": best.epoch,
+        **run.splits["train"].metadata(),
     }
     save_safetensors(path, session.best_state, metadata)
     result = TrainResult(

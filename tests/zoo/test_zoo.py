@@ -10,7 +10,8 @@ import tiny_training as tiny
 import torch
 from bits import same_bits
 
-from dettriton import zoo
+from dettriton import data, zoo
+from dettriton.data.dataset import MULTI_LABEL
 from dettriton.digest import digest, file_sha256
 from dettriton.errors import InputError, IntegrityError
 from dettriton.exact.philox import Stream, random_bits
@@ -72,9 +73,9 @@ def test_verify_golden_vectors_are_what_the_definition_says(root):
 
 
 def test_verify_multi_label_golden_gradient(root):
-    model, images = zoo.load(NAME), _golden.golden_input((1, 4, 4))
-    several = _golden.golden_vectors(model, images, "medmnist", True)
-    one = _golden.golden_vectors(model, images, "medmnist", False)
+    model, info = zoo.load(NAME), data.describe(zoo.recipe(NAME).data.name)
+    several = _golden.golden_vectors(model, replace(info, task=MULTI_LABEL))
+    one = _golden.golden_vectors(model, info)
     assert same_bits(several["logits"], one["logits"])
     assert not same_bits(several["gradient"], one["gradient"])
 
