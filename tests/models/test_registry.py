@@ -9,7 +9,7 @@ PARAMETERS = {"med_cnn": 77_720, "med_cnn_8x8": 77_562}
 SIDES = {"med_cnn": 28, "med_cnn_8x8": 8}
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_parameter_count_and_output_shape(name):
     model = initialize(create_model(name), "mixed")
     assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
@@ -39,7 +39,7 @@ def test_names_match_patterns():
 
 
 def test_unknown_names_and_arguments_are_refused():
-    with pytest.raises(InputError, match="the models are: med_cnn"):
+    with pytest.raises(InputError, match="the models are: .*med_cnn, .*timm:NAME"):
         create_model("resnet")
     with pytest.raises(InputError, match="its arguments are: in_channels, num_classes"):
         create_model("med_cnn", classes=3)

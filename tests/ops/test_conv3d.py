@@ -77,7 +77,7 @@ def test_verify_tiles_and_splits_do_not_matter(monkeypatch):
     reference, default = on_both_engines(values_and_grads, fn, x, w)
     for kernel in (_conv_kernel, _conv_weight_grad_kernel):
         monkeypatch.setitem(kernel.overrides, "BLOCK_K", 16)
-    monkeypatch.setattr("dettriton.ops.conv.SPLIT_TERMS", 32)
+    monkeypatch.setattr("dettriton.ops._conv_kernels.SPLIT_TERMS", 32)
     _, other = on_both_engines(values_and_grads, fn, x, w)
     assert all(same_bits(p, q) and same_bits(p, r) for p, q, r in zip(reference, default, other, strict=True))
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from bits import hard_vectors, non_finite_vectors, on_both_engines, same_bits, values_and_grads
-from tiles import PLANS, launched_by
+from tiles import Plan, launched_by
 
 from dettriton import ops
 from dettriton.engine import use_engine
@@ -96,8 +96,9 @@ def test_verify_the_bits_of_its_parts_on_hard_inputs(hard, name, activation, kin
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_verify_more_terms_than_a_program_takes(name, activation):
     together, apart, _ = fused_and_parts(name, activation)
-    small = PLANS[0]
-    rows = math.prod(small.constants["_epilogue"].values()) + 7
+    tiles = {"BLOCK": 64, "TILES": 3}
+    small = Plan("small", constants={"_epilogue": tiles})
+    rows = math.prod(tiles.values()) + 7
     given = (randn(rows, 33) if name == "linear" else randn(2, 4, rows), *fused_and_parts(name, activation)[2][1:])
     expected = values_and_grads(apart, *given)
     with launched_by(small), use_engine("triton"):

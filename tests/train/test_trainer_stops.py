@@ -144,6 +144,7 @@ def test_verify_flushed_subnormals_are_refused(go, tmp_path):
 
 def test_verify_ctrl_c_stops_with_a_checkpoint(go, tmp_path, monkeypatch):
     go(out="whole")
+    before = signal.getsignal(signal.SIGINT)
     whole = _run.Run.step
 
     def step(self, number):
@@ -158,7 +159,7 @@ def test_verify_ctrl_c_stops_with_a_checkpoint(go, tmp_path, monkeypatch):
     monkeypatch.setattr(_run.Run, "step", whole)
     go(resume=True)
     assert files(tmp_path / "whole") == files(tmp_path / "run")
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_verify_training_works_outside_the_main_thread(go):
