@@ -2,12 +2,12 @@
 
 import os
 
-from dettriton.data import digits, med, ptbxl
+from dettriton.data import digits, med, ptbxl, simulated
 from dettriton.data.dataset import ArrayDataset, DatasetInfo
 from dettriton.data.signals import SignalDataset, SignalInfo
 from dettriton.errors import InputError
 
-DATASETS = (digits.INFO.name, *med.NAMES, *ptbxl.NAMES)
+DATASETS = (digits.INFO.name, simulated.INFO.name, *med.NAMES, *ptbxl.NAMES)
 """Every name that :func:`load` knows."""
 
 
@@ -20,7 +20,8 @@ def describe(name: str) -> DatasetInfo | SignalInfo:
     _check(name)
     if name in ptbxl.NAMES:
         return ptbxl.describe_ptbxl(name)
-    return digits.INFO if name == digits.INFO.name else med.describe_medmnist(name)
+    made_here = {info.name: info for info in (digits.INFO, simulated.INFO)}
+    return made_here[name] if name in made_here else med.describe_medmnist(name)
 
 
 def load(
@@ -29,7 +30,7 @@ def load(
     """A dataset's splits by name: ``train``, ``val``, ``test``.
 
     Args:
-        name: one of :data:`DATASETS`; ``digits`` needs no file.
+        name: one of :data:`DATASETS`; ``digits`` and ``rhythm_sim`` need no file.
         data_dir: the folder with the official files; see :func:`dettriton.data.med.load_medmnist` and
             :func:`dettriton.data.ptbxl.read_ptbxl` for the default.
         download: fetch a missing official file.
@@ -41,6 +42,8 @@ def load(
     _check(name)
     if name in ptbxl.NAMES:
         return ptbxl.load_ptbxl(name, data_dir, download)
+    if name == simulated.INFO.name:
+        return simulated.load_simulated()
     return digits.load_digits() if name == digits.INFO.name else med.load_medmnist(name, data_dir, download)
 
 
