@@ -39,7 +39,7 @@ def test_names_match_patterns():
 
 
 def test_unknown_names_and_arguments_are_refused():
-    with pytest.raises(InputError, match="the models are: .*med_cnn, .*timm:NAME"):
+    with pytest.raises(InputError, match=r"the models are: .*med_cnn, .*timm:NAME"):
         create_model("resnet")
     with pytest.raises(InputError, match="its arguments are: in_channels, num_classes"):
         create_model("med_cnn", classes=3)
