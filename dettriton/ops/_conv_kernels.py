@@ -197,7 +197,7 @@ def _gather(
     channel_stride, filter_stride = g.taps, g.group_in * g.taps
     w_strides = (channel_stride, filter_stride) if transposed else (filter_stride, channel_stride)
     y = torch.empty(out_shape, dtype=torch.float32, device=src.device)
-    before, pointers, finish = epilogue.launch(y)
+    kept, pointers, finish = epilogue.launch(y)
     _conv_kernel(
         (blocks(y.shape[0] * y.shape[2:].numel(), BLOCK_M), blocks(out_group, BLOCK_N), g.groups),
         planes.digits, weight.digits, planes.top, weight.top, y, *pointers, g.batch, red_group, out_group,
@@ -206,7 +206,7 @@ def _gather(
         DIGITS=planes.count, KD=g.kernel[0], KH=g.kernel[1], KW=g.kernel[2],
         RANK=_rank(g.kernel, g.size, g.out_size), TRANSPOSED=transposed, **finish,
     )  # fmt: skip
-    return y, before
+    return y, kept
 
 
 def conv_finished_triton(

@@ -100,21 +100,23 @@ class Epilogue:
     def stores_before(self) -> bool:
         return self.keep and self.activation is not None and not self.activation.keeps_result
 
-    def kept(self, y: torch.Tensor, before: MaybeTensor) -> MaybeTensor:
+    def _kept(self, result: torch.Tensor, before: MaybeTensor) -> MaybeTensor:
         """What backward reads: the result, the value before the activation, or nothing."""
-        return y if self.keep and self.activation and self.activation.keeps_result else before
+        if not self.keep or self.activation is None:
+            return None
+        return result if self.activation.keeps_result else before
 
     def launch(self, y: torch.Tensor) -> tuple[MaybeTensor, tuple[torch.Tensor, torch.Tensor], Mapping[str, Any]]:
-        """For a kernel that ends with :func:`store_finished` into ``y``: what it will keep, its pointers to the bias
-        and to what is kept, and its constants."""
+        """For a kernel that ends with :func:`store_finished` into ``y``: what backward will read, its pointers to the
+        bias and to the value before the activation, and its constants."""
         before = torch.empty_like(y) if self.stores_before else None
         pointers = (y if self.bias is None else self.bias.contiguous(), y if before is None else before)
         formula = self.activation.formula.device if self.activation else _identity_f32
         flags = {"HAS_BIAS": self.bias is not None, "KEEP": self.stores_before, "ACTIVATION": formula}
-        return before, pointers, flags
+        return self._kept(y, before), pointers, flags
 
     def finish(self, y: torch.Tensor, channel_dim: int) -> tuple[torch.Tensor, MaybeTensor]:
-        """The same on the torch engine, in place where it can be: the result and what is kept."""
+        """The same on the torch engine, in place where it can be: the result and what backward reads."""
         if self.bias is not None:
             y += self.bias.view([-1 if d == channel_dim % y.dim() else 1 for d in range(y.dim())])
             # A canonical NaN plus a finite number keeps its bits.
@@ -122,7 +124,8 @@ class Epilogue:
                 y = torch.where(y == y, y, canonical_nan(y))
         if self.activation is None:
             return y, None
-        return evaluate(self.activation.formula, y), y if self.stores_before else None
+        result = evaluate(self.activation.formula, y)
+        return result, self._kept(result, y)
 
 
 PLAIN = Epilogue()

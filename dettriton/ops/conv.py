@@ -108,8 +108,8 @@ class Conv(torch.autograd.Function):
         check_terms(op, g.terms_forward)
         engine = engine_for(x, weight, *(() if bias is None else (bias,)))
         epilogue = Epilogue(bias, activation, keep=any(ctx.needs_input_grad))
-        y, before = FINISHED[engine](x, weight, g, precision, epilogue)
-        ctx.save_for_backward(x, weight, epilogue.kept(y, before))
+        y, kept = FINISHED[engine](x, weight, g, precision, epilogue)
+        ctx.save_for_backward(x, weight, kept)
         return y
 
     @staticmethod

@@ -30,8 +30,8 @@ class Linear(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.op, ctx.precision, ctx.activation = op, precision, activation
         epilogue = Epilogue(bias, activation, keep=any(ctx.needs_input_grad))
-        y, before = finished_dot_rows(x.unsqueeze(0), weight.unsqueeze(0), precision, epilogue)
-        ctx.save_for_backward(x, weight, epilogue.kept(y, before))
+        y, kept = finished_dot_rows(x.unsqueeze(0), weight.unsqueeze(0), precision, epilogue)
+        ctx.save_for_backward(x, weight, kept)
         return y.squeeze(0)
 
     @staticmethod

@@ -86,13 +86,13 @@ def dot_rows_triton(
     (batch, m, k), n = a.shape, b.shape[1]
     pa, pb = digit_planes(a, batch * m, k, precision, a_top), digit_planes(b, batch * n, k, precision)
     y = torch.empty(batch, m, n, dtype=torch.float32, device=a.device)
-    before, pointers, finish = epilogue.launch(y)
+    kept, pointers, finish = epilogue.launch(y)
     _dot_rows_kernel(
         (batch * blocks(m, BLOCK_M), blocks(n, BLOCK_N)),
         pa.digits, pb.digits, pa.top, pb.top, y, *pointers, m, n, k, pa.plane_stride, pb.plane_stride,
         DIGITS=pa.count, **finish,
     )  # fmt: skip
-    return y, before
+    return y, kept
 
 
 FORWARD = {"torch": dot_rows_torch, "triton": dot_rows_triton}
