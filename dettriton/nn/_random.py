@@ -17,9 +17,9 @@ class Drawing:
             :func:`set_random_state`.
     """
 
-    def seeded(self, seed: int, stream: int) -> None:
-        """Start at step 0 of a key."""
-        self.seed, self.stream, self.step = seed, stream, 0
+    def seeded(self, seed: int, stream: int, step: int = 0) -> None:
+        """Go to a step of a key."""
+        self.seed, self.stream, self.step = seed, stream, step
 
     def next_numbers(self, *, advance: bool) -> Stream:
         """The numbers of this step; ``advance`` goes on to the next one."""
@@ -41,5 +41,4 @@ def set_random_state(model: torch.nn.Module, seed: int, step: int) -> None:
         step: the integer step about to be computed.
     """
     for stream, module in enumerate(m for m in model.modules() if isinstance(m, Drawing)):
-        module.seeded(seed, stream)
-        module.step = step
+        module.seeded(seed, stream, step)
