@@ -1,5 +1,4 @@
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,17 +20,7 @@ LABELS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def no_folders_of_this_machine(monkeypatch, tmp_path):
-    monkeypatch.delenv("DETTRITON_DATA", raising=False)
-    monkeypatch.setenv("DETTRITON_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
-
-
-@pytest.fixture
-def root(tmp_path) -> Path:
-    make_tree(tmp_path / "ptbxl")
-    return tmp_path / "ptbxl"
+pytestmark = pytest.mark.usefixtures("no_folders_of_this_machine")
 
 
 @pytest.mark.parametrize("task", LABELS)

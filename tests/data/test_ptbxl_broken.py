@@ -2,24 +2,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_wfdb import LEADS, file_name, make_tree, noise, write_record, write_sums
+from made_wfdb import LEADS, file_name, noise, write_record, write_sums
 
 from dettriton.data import load, ptbxl
 from dettriton.data.ptbxl import read_ptbxl
 from dettriton.errors import InputError, IntegrityError
 
-
-@pytest.fixture(autouse=True)
-def no_folders_of_this_machine(monkeypatch, tmp_path):
-    monkeypatch.delenv("DETTRITON_DATA", raising=False)
-    monkeypatch.setenv("DETTRITON_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
-
-
-@pytest.fixture
-def root(tmp_path) -> Path:
-    make_tree(tmp_path / "ptbxl")
-    return tmp_path / "ptbxl"
+pytestmark = pytest.mark.usefixtures("no_folders_of_this_machine")
 
 
 def rewrite(number: int, **changes):
