@@ -7,7 +7,12 @@ from dettriton.data.dataset import ArrayDataset, DatasetInfo
 from dettriton.data.signals import SignalDataset, SignalInfo
 from dettriton.errors import InputError
 
-DATASETS = (digits.INFO.name, simulated.INFO.name, *med.NAMES, *ptbxl.NAMES)
+_EMBEDDED = {
+    digits.INFO.name: (digits.INFO, digits.load_digits),
+    simulated.INFO.name: (simulated.INFO, simulated.load_simulated),
+}
+
+DATASETS = (*_EMBEDDED, *med.NAMES, *ptbxl.NAMES)
 """Every name that :func:`load` knows."""
 
 
@@ -18,10 +23,9 @@ def describe(name: str) -> DatasetInfo | SignalInfo:
         InputError: the name is unknown, or the package that records it is missing.
     """
     _check(name)
-    if name in ptbxl.NAMES:
-        return ptbxl.describe_ptbxl(name)
-    made_here = {info.name: info for info in (digits.INFO, simulated.INFO)}
-    return made_here[name] if name in made_here else med.describe_medmnist(name)
+    if name in _EMBEDDED:
+        return _EMBEDDED[name][0]
+    return ptbxl.describe_ptbxl(name) if name in ptbxl.NAMES else med.describe_medmnist(name)
 
 
 def load(
@@ -40,11 +44,10 @@ def load(
         IntegrityError: the data is not the official data.
     """
     _check(name)
-    if name in ptbxl.NAMES:
-        return ptbxl.load_ptbxl(name, data_dir, download)
-    if name == simulated.INFO.name:
-        return simulated.load_simulated()
-    return digits.load_digits() if name == digits.INFO.name else med.load_medmnist(name, data_dir, download)
+    if name in _EMBEDDED:
+        return _EMBEDDED[name][1]()
+    load_official = ptbxl.load_ptbxl if name in ptbxl.NAMES else med.load_medmnist
+    return load_official(name, data_dir, download)
 
 
 def _check(name: str) -> None:
