@@ -14,11 +14,11 @@ from dettriton.data._resample import resample
 from dettriton.data.dataset import MULTI_LABEL, check_labels
 from dettriton.digest import digest
 from dettriton.errors import InputError
+from dettriton.exact.rational import nearest_binary32, nearest_binary32_root
 
 __all__ = ["Normalisation", "SignalDataset", "SignalInfo", "measure", "resample"]
 
 _RECORDS_AT_ONCE = 256
-_SCALE_BITS = 256
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,8 @@ def measure(signals: torch.Tensor, gains: Sequence[float], per_lead: bool = Fals
         raise InputError("the signals are constant: they have no deviation to divide by")
     return Normalisation(
         gain,
-        torch.tensor([_binary32(m) for m in means], dtype=torch.float32),
-        torch.tensor([_binary32_root(v) for v in variances], dtype=torch.float32),
+        torch.tensor([nearest_binary32(m) for m in means], dtype=torch.float32),
+        torch.tensor([nearest_binary32_root(v) for v in variances], dtype=torch.float32),
     )
 
 
@@ -219,26 +219,6 @@ def _integer_sums(signals: torch.Tensor) -> tuple[list[Fraction], list[Fraction]
         for sums, terms in ((first, x), (second, x * x)):
             sums[:] = [a + int(b) for a, b in zip(sums, terms.sum(axis=(0, 2)), strict=True)]
     return first, second
-
-
-def _binary32(x: Fraction) -> float:
-    """The nearest binary32 to a rational number, ties to even."""
-    return math.copysign(_rounded(*divmod(abs(x.numerator) << _SCALE_BITS, x.denominator)), x)
-
-
-def _binary32_root(x: Fraction) -> float:
-    """The nearest binary32 to the square root of a positive rational number."""
-    square, rest = divmod(x.numerator << 2 * _SCALE_BITS, x.denominator)
-    whole = math.isqrt(square)
-    return _rounded(whole, rest + square - whole**2)
-
-
-def _rounded(whole: int, rest: int) -> float:
-    """``whole * 2**-_SCALE_BITS``, and a little more unless ``rest`` is 0, to 24 bits."""
-    dropped = max(whole.bit_length() - 50, 0)
-    inexact = rest != 0 or whole & ((1 << dropped) - 1) != 0
-    # rounded to odd with 50 bits, binary64 decides the rounding to 24 as the exact value would
-    return float(np.float32(math.ldexp(whole >> dropped | int(inexact), dropped - _SCALE_BITS)))
 
 
 def _describe(tensor: torch.Tensor) -> str:

@@ -1,7 +1,7 @@
 """Reading a table of settings into a frozen dataclass: every key known, of its type and in its range."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from math import isfinite
 from typing import Any, TypeVar
 
@@ -18,9 +18,17 @@ class Kind:
     parse: Callable[[Any], Any]
 
 
-def setting(kind: Kind, default: Any = MISSING) -> Any:
-    """A dataclass field that holds ``kind``; without a default the key is required."""
-    return field(metadata={"kind": kind}, **({} if default is MISSING else {"default": default}))
+def setting(kind: Kind, default: Any = MISSING, *, omitted_at_default: bool = False) -> Any:
+    """A dataclass field that holds ``kind``; without a default the key is required.
+
+    Args:
+        kind: what the value must be.
+        default: the value where the key is not given.
+        omitted_at_default: leave the key out of :func:`to_table` at its default. For settings that are younger than a
+            release: recipes that do not use them keep their digests.
+    """
+    metadata = {"kind": kind, "omitted_at_default": omitted_at_default}
+    return field(metadata=metadata, **({} if default is MISSING else {"default": default}))
 
 
 def text() -> Kind:
@@ -112,6 +120,12 @@ def read_section(cls: type[Section], table: Any, where: str) -> Section:
     return cls(**values)
 
 
+def to_table(section: Any) -> dict[str, Any]:
+    """The settings of a section, defaults written out except where :func:`setting` says otherwise."""
+    omitted = {f.name for f in fields(section) if f.metadata.get("omitted_at_default") and _is_default(section, f)}
+    return {key: value for key, value in asdict(section).items() if key not in omitted}
+
+
 def require_table(table: Any, where: str) -> None:
     """Raise unless ``table`` is a mapping."""
     if not isinstance(table, Mapping):
@@ -123,6 +137,10 @@ def require_known(table: Mapping[str, Any], known: Any, where: str, noun: str = 
     for key in table:
         if key not in known:
             raise InputError(f"{where}: unknown {noun} '{key}'; allowed {noun}s: {', '.join(known)}")
+
+
+def _is_default(section: Any, f: Field) -> bool:
+    return getattr(section, f.name) == f.default
 
 
 def _require(condition: Any, value: Any) -> Any:

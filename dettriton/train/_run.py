@@ -12,7 +12,7 @@ from dettriton.digest import digest, named_tensors, tensor_digest
 from dettriton.errors import EngineError, InputError
 from dettriton.init import initialize
 from dettriton.train._finite import require_finite_gradients, require_finite_loss
-from dettriton.train.batches import augmentation, batch_bounds, move_pixels
+from dettriton.train.batches import augmentation, batch_bounds, move_pixels, pos_weight
 from dettriton.train.recipe import Cosine, Recipe, Step
 
 _OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}
@@ -45,6 +45,8 @@ class Run:
         settings = {k: v for k, v in recipe.to_dict()["optimizer"].items() if k != "name"}
         self.optimizer = _OPTIMIZERS[recipe.optimizer.name](self.model.parameters(), **settings)
         self._data = data.to(self.device)
+        weight = pos_weight(recipe.train.pos_weight, data.labels)
+        self._pos_weight = None if weight is None else weight.to(self.device)
         self._bounds = list(batch_bounds(len(data), recipe.train.batch_size))
         self.steps_per_epoch = len(self._bounds)
         self.total_steps = self.steps_per_epoch * recipe.train.epochs
@@ -113,7 +115,7 @@ class Run:
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         if self.recipe.train.loss == "cross_entropy":
             return ops.cross_entropy(logits, labels, label_smoothing=self.recipe.train.label_smoothing)
-        return ops.binary_cross_entropy_with_logits(logits, labels)
+        return ops.binary_cross_entropy_with_logits(logits, labels, pos_weight=self._pos_weight)
 
 
 def build_model(recipe: Recipe) -> torch.nn.Module:

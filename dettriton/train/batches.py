@@ -1,11 +1,13 @@
-"""What a training step reads: which samples, and how their pixels are moved. Integers only."""
+"""What a training step reads: which samples, how their pixels are moved, how much positives weigh. Integers decide."""
 
 from collections.abc import Iterator
+from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
 
 from dettriton.exact.philox import Stream, random_bits
+from dettriton.exact.rational import nearest_binary32_root
 from dettriton.train.recipe import Augment
 
 AUGMENT_STREAM = 0x4155474D
@@ -60,3 +62,23 @@ def move_pixels(images: torch.Tensor, choices: torch.Tensor, crop_padding: int) 
     down = torch.arange(height, device=images.device) + row[:, None]
     sample = torch.arange(len(images), device=images.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[sample, down[:, :, None], across[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def pos_weight(kind: str, labels: torch.Tensor) -> torch.Tensor | None:
+    """The factor of each label's positives in the loss, so that rare labels count.
+
+    ``"sqrt"``, as Shkolnikov (arXiv 2603.28040): ``sqrt(N / n)`` for ``N`` samples, ``n`` of them with the label, the
+    exact root rounded to binary32 once. A label that no sample has weighs 1: no loss reads it.
+
+    Args:
+        kind: one of :data:`dettriton.train.recipe.POS_WEIGHTS`.
+        labels: (N, classes) of 0 and 1, of the training split.
+
+    Returns:
+        (classes,) binary32 on the CPU, or None for ``"none"``.
+    """
+    if kind == "none":
+        return None
+    positives = (labels == 1).sum(0).tolist()
+    roots = [nearest_binary32_root(Fraction(len(labels), n)) if n else 1.0 for n in positives]
+    return torch.tensor(roots, dtype=torch.float32)

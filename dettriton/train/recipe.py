@@ -3,7 +3,7 @@
 import hashlib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from dettriton.train._fields import (
     require_table,
     setting,
     text,
+    to_table,
 )
 
 INIT_SCHEMES = ("dct", "hadamard", "hartley", "dst", "mixed", "zero", "kaiming", "torch_default")
 ORDER_KINDS = ("golden", "rotation", "shuffle", "sequential")
 PRECISIONS = ("high", "medium")
 LOSSES = ("cross_entropy", "binary_cross_entropy_with_logits")
+POS_WEIGHTS = ("none", "sqrt")
 
 _seed = integer(0, 2**32 - 1)
 _fraction = number(0.0, 1.0, open_high=True)
@@ -122,7 +124,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Train:
-    """``[train]``: how long, in what batches, at what precision and against what loss."""
+    """``[train]``: how long, in what batches, at what precision and against what loss.
+
+    ``pos_weight`` weighs the positives of each label of a multi-label loss: :func:`dettriton.train.batches.pos_weight`.
+    """
 
     epochs: int = setting(integer(1, 10**6))
     batch_size: int = setting(integer(1, 2**20))
@@ -130,6 +135,7 @@ class Train:
     loss: str = setting(choice(*LOSSES), "cross_entropy")
     label_smoothing: float = setting(_fraction, 0.0)
     seed: int = setting(_seed, 0)
+    pos_weight: str = setting(choice(*POS_WEIGHTS), "none", omitted_at_default=True)
 
 
 @dataclass(frozen=True)
@@ -161,7 +167,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """The recipe as plain tables; :func:`parse_recipe` gives the recipe back."""
-        return asdict(self)
+        return {f.name: to_table(getattr(self, f.name)) for f in fields(self)}
 
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical JSON of :meth:`to_dict`, blind to comments and written-out defaults."""
@@ -231,6 +237,11 @@ def _read_variant(variants: Mapping[str, type], table: Any, where: str) -> Any:
 def _require_consistent(recipe: Recipe, source: str) -> None:
     if recipe.train.label_smoothing and recipe.train.loss != "cross_entropy":
         raise InputError(f"{source}, [train]: 'label_smoothing' works with loss = \"cross_entropy\" only; set it to 0")
+    if recipe.train.pos_weight != "none" and recipe.train.loss != "binary_cross_entropy_with_logits":
+        raise InputError(
+            f"{source}, [train]: 'pos_weight' works with loss = \"binary_cross_entropy_with_logits\" only; "
+            'leave it out, or set it to "none"'
+        )
     if recipe.schedule.warmup_epochs >= recipe.train.epochs:
         raise InputError(
             f"{source}, [schedule]: 'warmup_epochs' ({recipe.schedule.warmup_epochs}) must be less than "

@@ -1,15 +1,18 @@
 import hashlib
 import inspect
 import json
+from dataclasses import dataclass
 
 import pytest
 from tiny_training import TABLES, recipe
 
-from dettriton import data, init, optim
+from dettriton import data, init, optim, zoo
 from dettriton.errors import InputError
 from dettriton.nn._precision import PRECISIONS
 from dettriton.train import load_recipe, parse_recipe
 from dettriton.train import recipe as spec
+from dettriton.train._fields import choice, integer, read_section, setting, to_table
+from dettriton.zoo import _manifest
 
 MINIMAL = """
 [model]
@@ -90,6 +93,7 @@ def test_verify_digest_is_that_of_the_canonical_text(tmp_path):
         {"optimizer": {"betas": [0.9, 0.99]}},
         {"schedule": {"min_lr": 0.001}},
         {"train": {"precision": "medium"}},
+        {"train": {"loss": "binary_cross_entropy_with_logits", "label_smoothing": 0, "pos_weight": "sqrt"}},
         {"augment": {"hflip": False}},
     ],
     ids=str,
@@ -101,6 +105,33 @@ def test_verify_digest_sees_every_setting(changes):
 def test_verify_recipe_survives_its_tables():
     plain = json.loads(json.dumps(recipe().to_dict()))
     assert parse_recipe(plain) == recipe()
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_verify_released_recipes_keep_their_digests(name):
+    assert load_recipe(_manifest.recipe_path(name)).digest() == zoo.entry(name).recipe_digest
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A section that was released with ``size`` only."""
+
+    size: int = setting(integer(0, 9), 1)
+    kind: str = setting(choice("plain", "new"), "plain", omitted_at_default=True)
+
+
+@pytest.mark.parametrize(
+    ("table", "written"),
+    [
+        ({}, {"size": 1}),
+        ({"size": 1, "kind": "plain"}, {"size": 1}),
+        ({"kind": "new"}, {"size": 1, "kind": "new"}),
+    ],
+)
+def test_verify_younger_settings_are_written_where_they_are_used(table, written):
+    section = read_section(Grown, table, "here")
+    assert to_table(section) == written
+    assert read_section(Grown, to_table(section), "here") == section
 
 
 @pytest.mark.parametrize(
@@ -122,6 +153,8 @@ def test_verify_recipe_survives_its_tables():
         ("train", {"epochs": True}, ["'epochs'", "True"]),
         ("train", {"seed": 2**32}, ["'seed'", "4294967295"]),
         ("train", {"precision": "low"}, ["'precision'", '"medium"']),
+        ("train", {"pos_weight": "balanced"}, ["'pos_weight'", '"none" or "sqrt"', "'balanced'"]),
+        ("train", {"pos_weight": "sqrt"}, ["'pos_weight'", "binary_cross_entropy_with_logits", "leave it out"]),
         ("train", {"loss": "binary_cross_entropy_with_logits"}, ["label_smoothing"]),
         ("init", {"scheme": "svd"}, ["'scheme'", '"dct"']),
         ("order", {"kind": "random"}, ["'kind'", '"golden"']),
