@@ -1,21 +1,51 @@
-"""MedMNIST's two figures, area under the ROC curve and accuracy (Yang et al. 2023), counted exactly in integers."""
+"""Figures of a model's scores, counted exactly: MedMNIST's AUC and accuracy (Yang et al. 2023), F1, calibration error."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-import torch
 
-from dettriton.data.dataset import BINARY_CLASS, MULTI_LABEL, TASKS
-from dettriton.errors import InputError, NonFiniteError
+from dettriton._calibration import calibration_error
+from dettriton._score_arrays import (
+    Array,
+    as_scores,
+    decisions,
+    is_thresholded,
+    positives,
+    prepare,
+    ranked,
+    to_numpy,
+)
+from dettriton.errors import InputError
 
-Array = torch.Tensor | np.ndarray
-
-THRESHOLD = 0.5
+__all__ = [
+    "Auc",
+    "F1",
+    "Metrics",
+    "accuracy",
+    "auc",
+    "auc_binary",
+    "calibration_error",
+    "class_aucs",
+    "class_f1s",
+    "class_ranges",
+    "evaluate",
+    "macro_auc",
+    "macro_f1",
+]
 
 
 @dataclass(frozen=True)
-class Auc:
+class _ClassMean:
+    value: Fraction
+    undefined: tuple[int, ...] = ()
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+
+class Auc(_ClassMean):
     """A mean of areas under ROC curves.
 
     Attributes:
@@ -23,11 +53,14 @@ class Auc:
         undefined: classes left out of the mean, because they have no positive or no negative sample.
     """
 
-    value: Fraction
-    undefined: tuple[int, ...] = ()
 
-    def __float__(self) -> float:
-        return float(self.value)
+class F1(_ClassMean):
+    """A mean of F1 scores.
+
+    Attributes:
+        value: the exact mean.
+        undefined: classes left out of the mean, because no sample is of them and none was given to them.
+    """
 
 
 @dataclass(frozen=True)
@@ -74,12 +107,25 @@ def auc(scores: Array, labels: Array, task: str) -> Auc:
         InputError: shapes or labels do not fit, the task is unknown, or no class has a defined area.
         NonFiniteError: a score is NaN.
     """
-    scores, labels = _prepare(scores, labels, task)
-    if task == BINARY_CLASS:
-        return Auc(auc_binary(scores[:, -1], labels == 1))
-    if task == MULTI_LABEL:
-        return _mean_auc(scores, labels == 1)
-    return macro_auc(scores, labels)
+    return _mean_auc(class_aucs(scores, labels, task))
+
+
+def class_aucs(scores: Array, labels: Array, task: str) -> tuple[Fraction | None, ...]:
+    """The area under the ROC curve of each class against the rest, the terms of :func:`auc`'s mean.
+
+    A binary task has one element, that of class 1 by the last column: with probabilities, class 0 has the same area.
+
+    Args: as for :func:`auc`.
+
+    Returns:
+        An exact area a class, None for a class that has no positive or no negative sample.
+
+    Raises:
+        InputError: shapes or labels do not fit, or the task is unknown. No defined class at all is no error here.
+        NonFiniteError: a score is NaN.
+    """
+    scores, labels = prepare(scores, labels, task)
+    return _areas(ranked(scores, task), positives(scores, labels, task))
 
 
 def accuracy(scores: Array, labels: Array, task: str) -> Fraction:
@@ -91,14 +137,60 @@ def accuracy(scores: Array, labels: Array, task: str) -> Fraction:
 
     Args, Raises: as for :func:`auc`.
     """
-    scores, labels = _prepare(scores, labels, task)
-    if task == MULTI_LABEL:
-        correct = (scores > THRESHOLD) == (labels == 1)
-    elif task == BINARY_CLASS:
-        correct = (scores[:, -1] > THRESHOLD) == (labels == 1)
+    scores, labels = prepare(scores, labels, task)
+    if is_thresholded(task):
+        correct = decisions(scores, task) == positives(scores, labels, task)
     else:
         correct = scores.argmax(axis=1) == labels
     return Fraction(int(correct.sum()), correct.size)
+
+
+def macro_f1(scores: Array, labels: Array, task: str) -> F1:
+    """Mean over classes of :func:`class_f1s`, each class counting the same.
+
+    Args, Raises: as for :func:`class_f1s`; and InputError where no class has a defined F1.
+    """
+    values = class_f1s(scores, labels, task)
+    return F1(*_defined_mean(values, "no sample is of any class or was given to one, so there is no F1"))
+
+
+def class_f1s(scores: Array, labels: Array, task: str) -> tuple[Fraction | None, ...]:
+    """F1 of each class: ``2 * hits / (samples of the class + samples given to the class)``, exact.
+
+    This is the harmonic mean of precision and recall (van Rijsbergen 1979, chapter 7). A sample is given to the classes
+    that :func:`accuracy` takes as the answer: the highest score of classes that exclude each other, the lowest number
+    among equals; the scores above 0.5 of labels. A binary task has one element, that of class 1 by the last column.
+
+    Args: as for :func:`auc`.
+
+    Returns:
+        An exact F1 a class, None for a class that no sample is of and none was given to.
+
+    Raises:
+        InputError: shapes or labels do not fit, or the task is unknown.
+        NonFiniteError: a score is NaN.
+    """
+    scores, labels = prepare(scores, labels, task)
+    given, true = decisions(scores, task), positives(scores, labels, task)
+    hits, either = (given & true).sum(axis=0), given.sum(axis=0) + true.sum(axis=0)
+    return tuple(Fraction(2 * int(h), int(n)) if n else None for h, n in zip(hits, either, strict=True))
+
+
+def class_ranges(runs: Sequence[Sequence[Fraction | None]]) -> tuple[Fraction | None, ...]:
+    """How far apart several runs are in each class: the highest figure minus the lowest, exact.
+
+    Args:
+        runs: what :func:`class_aucs` or :func:`class_f1s` gives, once a run.
+
+    Returns:
+        A range a class, None where a run has no figure for the class.
+
+    Raises:
+        InputError: there are no runs, or they have different numbers of classes.
+    """
+    if len({len(run) for run in runs}) != 1:
+        raise InputError("ranges need at least one run, all with the same classes")
+    return tuple(None if None in of_class else max(of_class) - min(of_class) for of_class in zip(*runs, strict=True))
 
 
 def auc_binary(scores: Array, positives: Array) -> Fraction:
@@ -115,7 +207,7 @@ def auc_binary(scores: Array, positives: Array) -> Fraction:
         InputError: shapes do not fit, or there is no positive or no negative sample.
         NonFiniteError: a score is NaN.
     """
-    scores, positives = _scores(scores), _to_numpy(positives).astype(bool)
+    scores, positives = as_scores(scores), to_numpy(positives).astype(bool)
     if scores.ndim != 1 or positives.shape != scores.shape:
         raise InputError(f"an AUC needs two vectors of one length, got {scores.shape} and {positives.shape}")
     _, level = np.unique(scores, return_inverse=True)
@@ -139,49 +231,26 @@ def macro_auc(scores: Array, labels: Array) -> Auc:
         InputError: shapes do not fit, or no class has both a positive and a negative sample.
         NonFiniteError: a score is NaN.
     """
-    scores, labels = _scores(scores), _to_numpy(labels)
+    scores, labels = as_scores(scores), to_numpy(labels)
     if scores.ndim != 2 or labels.shape != scores.shape[:1]:
         raise InputError(f"a macro AUC needs (N, classes) scores and N labels, got {scores.shape} and {labels.shape}")
-    return _mean_auc(scores, labels[:, None] == np.arange(scores.shape[1]))
+    return _mean_auc(_areas(scores, labels[:, None] == np.arange(scores.shape[1])))
 
 
-def _mean_auc(scores: np.ndarray, positives: np.ndarray) -> Auc:
+def _areas(scores: np.ndarray, positives: np.ndarray) -> tuple[Fraction | None, ...]:
+    """:func:`auc_binary` of each column, None where it is undefined."""
     count = positives.sum(axis=0)
     defined = (count > 0) & (count < len(positives))
-    if not defined.any():
-        raise InputError("no class has both a positive and a negative sample, so there is no AUC")
-    areas = [auc_binary(scores[:, k], positives[:, k]) for k in np.flatnonzero(defined)]
-    return Auc(sum(areas) / len(areas), tuple(int(k) for k in np.flatnonzero(~defined)))
+    return tuple(auc_binary(scores[:, k], positives[:, k]) if d else None for k, d in enumerate(defined))
 
 
-def _prepare(scores: Array, labels: Array, task: str) -> tuple[np.ndarray, np.ndarray]:
-    if task not in TASKS:
-        raise InputError(f"there is no task {task!r}; choose one of {'; '.join(TASKS)}")
-    scores, labels = _scores(scores), _to_numpy(labels)
-    if task == BINARY_CLASS and scores.ndim == 1:
-        scores = scores[:, None]
-    if task != MULTI_LABEL and labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    expected = scores.shape if task == MULTI_LABEL else scores.shape[:1]
-    if scores.ndim != 2 or not scores.size or labels.shape != expected:
-        raise InputError(f"scores {scores.shape} and labels {labels.shape} do not fit together for {task}")
-    classes = 2 if task in (BINARY_CLASS, MULTI_LABEL) else scores.shape[1]
-    if not np.isin(labels, np.arange(classes)).all():
-        raise InputError(f"labels must be whole numbers from 0 to {classes - 1} for {task}")
-    return scores, labels
+def _mean_auc(areas: tuple[Fraction | None, ...]) -> Auc:
+    return Auc(*_defined_mean(areas, "no class has both a positive and a negative sample, so there is no AUC"))
 
 
-def _scores(scores: Array) -> np.ndarray:
-    array = _to_numpy(scores)
-    if array.dtype.kind != "f":
-        raise InputError(f"scores are floating-point numbers, got {array.dtype}")
-    if np.isnan(array).any():
-        raise NonFiniteError("a score is NaN, so there is no AUC or accuracy; look at the model that gave it")
-    return array
-
-
-def _to_numpy(array: Array) -> np.ndarray:
-    if not isinstance(array, torch.Tensor):
-        return np.asarray(array)
-    array = array.detach().cpu()
-    return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+def _defined_mean(values: tuple[Fraction | None, ...], if_none: str) -> tuple[Fraction, tuple[int, ...]]:
+    """The mean of what is defined, and the numbers of the classes that are not."""
+    defined = [value for value in values if value is not None]
+    if not defined:
+        raise InputError(if_none)
+    return sum(defined) / len(defined), tuple(k for k, value in enumerate(values) if value is None)

@@ -7,7 +7,17 @@ import torch
 
 from dettriton.data.dataset import BINARY_CLASS, MULTI_CLASS, MULTI_LABEL, ORDINAL
 from dettriton.errors import InputError, NonFiniteError
-from dettriton.metrics import accuracy, auc, auc_binary, evaluate, macro_auc
+from dettriton.metrics import (
+    accuracy,
+    auc,
+    auc_binary,
+    class_aucs,
+    class_f1s,
+    class_ranges,
+    evaluate,
+    macro_auc,
+    macro_f1,
+)
 
 
 def oracle(scores, positives) -> Fraction:
@@ -101,12 +111,107 @@ def test_corroborate_sklearn_auc():
         assert abs(float(auc_binary(scores, positives)) - roc_auc_score(positives, scores)) < 1e-12
 
 
+def one_against_rest(scores, labels, task):
+    """Columns of scores and of positives, as plain lists, and what each column's samples are given."""
+    labels = np.asarray(labels)
+    if task == BINARY_CLASS:
+        return [(scores[:, -1].tolist(), labels.reshape(-1).tolist(), (scores[:, -1] > 0.5).tolist())]
+    if task == MULTI_LABEL:
+        return [(s.tolist(), y.tolist(), (s > 0.5).tolist()) for s, y in zip(scores.T, labels.T, strict=True)]
+    winners = [row.index(max(row)) for row in scores.tolist()]
+    numbers = labels.reshape(-1).tolist()
+    return [(s.tolist(), [y == k for y in numbers], [w == k for w in winners]) for k, s in enumerate(scores.T)]
+
+
+def f1_oracle(true, given) -> Fraction | None:
+    hits = sum(bool(t and g) for t, g in zip(true, given, strict=True))
+    if sum(true) + sum(given) == 0:
+        return None
+    if not hits:
+        return Fraction(0)
+    precision, recall = Fraction(hits, int(sum(given))), Fraction(hits, int(sum(true)))
+    return 2 * precision * recall / (precision + recall)
+
+
+@pytest.mark.parametrize("task", FORMS)
+@pytest.mark.parametrize("digits", [1, 7])
+def test_validate_figures_of_each_class(task, digits):
+    scores, labels = FORMS[task](np.random.default_rng(digits), 40)
+    scores = scores.round(digits).astype(np.float32)
+    columns = one_against_rest(scores, labels, task)
+    areas = class_aucs(torch.from_numpy(scores), torch.from_numpy(labels), task)
+    assert areas == tuple(oracle(s, true) for s, true, _ in columns)
+    assert auc(scores, labels, task).value == sum(areas) / len(areas)
+    values = class_f1s(torch.from_numpy(scores), torch.from_numpy(labels), task)
+    assert values == tuple(f1_oracle(true, given) for _, true, given in columns)
+    assert all(type(v) is Fraction for v in (*areas, *values))
+    assert macro_f1(scores, labels, task).value == sum(values) / len(values)
+    shuffled = np.random.default_rng(0).permutation(40)
+    assert class_f1s(scores[shuffled], labels[shuffled], task) == values
+    assert class_aucs(scores[shuffled], labels[shuffled], task) == areas
+
+
+def test_validate_f1_by_hand():
+    scores = np.array([[0.2, 0.5, 0.5, 0.0], [0.4, 0.3, 0.3, 0.0], [0.1, 0.1, 0.1, 0.0]], dtype=np.float32)
+    # given 1, 0, 0 (the lowest number among equals); no sample of class 3, and none given to it
+    assert class_f1s(scores, np.array([1, 0, 2]), MULTI_CLASS) == (Fraction(2, 3), 1, 0, None)
+    assert macro_f1(scores, np.array([1, 0, 2]), MULTI_CLASS).value == Fraction(5, 9)
+    assert macro_f1(scores, np.array([1, 0, 2]), ORDINAL).undefined == (3,)
+    # 0.5 is not above the threshold
+    assert class_f1s(np.array([0.5, 0.6, 0.7, 0.1]), np.array([1, 1, 0, 0]), BINARY_CLASS) == (Fraction(1, 2),)
+    labels = np.array([[0, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]])
+    assert class_f1s(scores, labels, MULTI_LABEL) == (0, None, 0, None)
+    assert macro_f1(scores, labels, MULTI_LABEL).undefined == (1, 3)
+    with pytest.raises(InputError, match="no F1"):
+        macro_f1(scores, np.zeros_like(labels), MULTI_LABEL)
+
+
+@pytest.mark.parametrize("task", FORMS)
+def test_corroborate_sklearn_f1_and_auc_of_each_class(task):
+    from sklearn.metrics import f1_score, roc_auc_score
+
+    scores, labels = FORMS[task](np.random.default_rng(9), 300)
+    columns = one_against_rest(scores, labels, task)
+    for (s, true, given), area, value in zip(
+        columns, class_aucs(scores, labels, task), class_f1s(scores, labels, task), strict=True
+    ):
+        assert abs(float(area) - roc_auc_score(true, s)) < 1e-12
+        assert abs(float(value) - f1_score(true, given)) < 1e-12
+    if task in (MULTI_CLASS, ORDINAL):
+        macro = f1_score(labels.reshape(-1), scores.argmax(axis=1), average="macro")
+        assert abs(float(macro_f1(scores, labels, task)) - macro) < 1e-12
+    if task == MULTI_LABEL:
+        scores[:, 2], labels[:, 2] = 0.25, 0
+        result, given = macro_f1(scores, labels, task), scores > 0.5
+        assert result.undefined == (2,)
+        assert abs(float(result) - f1_score(labels, given, average="macro", zero_division=np.nan)) < 1e-12
+        assert abs(float(result) - f1_score(labels, given, average="macro", zero_division=0)) > 1e-3
+
+
+def test_validate_class_ranges():
+    third = Fraction(1, 3)
+    assert class_ranges([(third, None, 1), (1, third, third), (Fraction(1, 2), 0, 1)]) == (2 * third, None, 2 * third)
+    assert class_ranges([(third, None)]) == (0, None)
+    for runs in ([], [(third,), (third, third)]):
+        with pytest.raises(InputError, match="same classes"):
+            class_ranges(runs)
+
+
+def test_validate_undefined_areas_are_none():
+    labels = np.array([0, 0, 1, 1])
+    scores = np.array([[0.6, 0.2, 0.2], [0.4, 0.5, 0.1], [0.3, 0.4, 0.3], [0.7, 0.2, 0.1]])
+    assert class_aucs(scores, labels, MULTI_CLASS) == (Fraction(1, 2), Fraction(3, 8), None)
+    assert class_aucs(scores, np.zeros(4, dtype=int), MULTI_CLASS) == (None, None, None)
+    assert class_aucs(scores[:, :2], np.ones(4, dtype=int), BINARY_CLASS) == (None,)
+
+
 @pytest.mark.parametrize("task", FORMS)
 def test_validate_nan_is_refused(task):
     scores, labels = FORMS[task](np.random.default_rng(0), 20)
     scores[3, 1] = np.nan
-    with pytest.raises(NonFiniteError):
-        evaluate(scores, labels, task)
+    for figure in (evaluate, class_aucs, class_f1s):
+        with pytest.raises(NonFiniteError):
+            figure(scores, labels, task)
 
 
 TWO = np.array([[0.5, 0.5], [0.1, 0.9]])
