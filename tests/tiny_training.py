@@ -65,7 +65,7 @@ def install(patch) -> None:
     """Make the model and the data known; ``patch(owner, name, value)`` is monkeypatch.setattr, or setattr."""
     patch(models, "create_model", lambda name, **kwargs: Tiny(**kwargs))
     patch(data, "load", lambda name, data_dir=None, download=False: splits())
-    patch(data, "describe", lambda name: INFO)
+    patch(data, "describe", lambda name, data_dir=None: INFO)
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ A record becomes network input in this order, every step in integers:
 4. Its first 1000 samples are kept; a shorter one is followed by zeros.
 
 Labels are the rhythms of PTB-XL that the SNOMED CT codes of the header's line ``# Dx:`` stand for, as in the PhysioNet/CinC
-Challenges of 2020 and 2021.
+Challenges of 2020 and 2021; or its diagnostic superclasses, with the classes and codes of :data:`SNOMED_SUPERCLASS`.
 """
 
 import os
@@ -18,41 +18,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import torch
 
 from dettriton.data._progress import tracked
 from dettriton.data._ptbxl_tables import RHYTHM
+from dettriton.data._snomed_tables import SNOMED_RHYTHM, SNOMED_SUPERCLASS, snomed_table
 from dettriton.data._wfdb_record import STANDARD_LEADS, RawRecord, read_record
 from dettriton.data.dataset import MULTI_LABEL
 from dettriton.data.signals import Normalisation, SignalDataset, measure, resample
 from dettriton.errors import InputError
 
+__all__ = ["SNOMED_RHYTHM", "SNOMED_SUPERCLASS", "FolderRecords", "read_wfdb_folder", "snomed_table"]
+
 SAMPLING_RATE = 100
 LENGTH = 1000
 MICROVOLTS_IN_MILLIVOLT = 1000.0
-
-SNOMED_RHYTHM: Mapping[str, str] = MappingProxyType(
-    {
-        "426783006": "SR",
-        "164889003": "AFIB",
-        "427084000": "STACH",
-        "427393009": "SARRH",
-        "426177001": "SBRAD",
-        "10370003": "PACE",
-        "11157007": "BIGU",
-        "164890007": "AFLT",
-        "426761007": "SVTAC",
-        "67198005": "PSVT",
-        "251180001": "TRIGU",
-    }
-)
-"""SNOMED CT code to rhythm, by the tables ``dx_mapping_scored.csv`` and ``dx_mapping_unscored.csv`` of the Challenge of
-2021. BIGU and TRIGU are of any origin in PTB-XL; these codes are of the ventricular ones. No code stands for SVARR: the
-Challenge's copy of PTB-XL has 63593006 there, "supraventricular premature beats", which in its other sources are beats and
-no rhythm."""
 
 _LARGEST = 32767
 _MICROVOLTS = {"v": 1_000_000, "mv": 1000, "uv": 1, "\u00b5v": 1, "\u03bcv": 1}
@@ -65,7 +47,7 @@ class FolderRecords:
 
     Attributes:
         dataset: the records, split ``test``, in microvolts.
-        codes: the codes of each record's ``# Dx:`` line, in its order, those without a rhythm too.
+        codes: the codes of each record's ``# Dx:`` line, in its order, those without a label too.
         missing_samples: (N,) int64, how many samples of the wanted leads each record has marked as missing.
     """
 
@@ -95,7 +77,7 @@ def read_wfdb_folder(
         leads: what the channels are.
         classes: names of the labels, by number.
         class_of_code: code to one of ``classes``; other codes are passed over.
-        need_diagnoses: refuse a record without a ``# Dx:`` line, which would count as a record without any rhythm.
+        need_diagnoses: refuse a record without a ``# Dx:`` line, which would count as a record without any label.
         name: of the dataset; the folder's name by default.
 
     Raises:
@@ -147,8 +129,8 @@ def _codes(record: RawRecord, needed: bool) -> tuple[str, ...]:
     lines = [match[1] for match in map(_DIAGNOSES.match, record.comments) if match]
     if needed and not lines:
         raise InputError(
-            f'record {record.name} has no line "# Dx:" in its header, so its rhythm is not known. Leave it out, or '
-            "set need_diagnoses=False."
+            f'record {record.name} has no line "# Dx:" in its header, so its labels are not known. Take it out of the '
+            "folder; from Python, leave it out of names, or set need_diagnoses=False."
         )
     return tuple(code.strip() for line in lines for code in line.split(",") if code.strip())
 

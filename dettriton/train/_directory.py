@@ -24,6 +24,8 @@ WEIGHTS = "weights.safetensors"
 RESULT = "result.json"
 LOCK = "lock"
 
+_DIGESTS = {"bitspec", "recipe_digest", "weights_digest", "weights_sha256"}
+
 
 @contextmanager
 def open_directory(path: str | Path, recipe: Recipe, *, resume: bool) -> Iterator[Path]:
@@ -64,6 +66,21 @@ def read_run_recipe(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} holds no readable {RECIPE}: {error}. Name the --out directory of a training"
         ) from None
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """What a finished training wrote of itself: :meth:`dettriton.train.trainer.TrainResult.to_dict`.
+
+    Raises:
+        InputError: the training is not finished, or the file cannot be read.
+    """
+    try:
+        result = json.loads((path / RESULT).read_bytes())
+        if not isinstance(result, dict) or not result.keys() >= _DIGESTS:
+            raise ValueError(f"it lacks one of {', '.join(sorted(_DIGESTS))}")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} holds no finished training ({RESULT}: {error}); train to the end first") from None
+    return result
 
 
 def _lock(lock: int, path: Path) -> None:

@@ -46,8 +46,13 @@ def predict(model: torch.nn.Module, dataset: Dataset) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def score(model: torch.nn.Module, dataset: Dataset) -> Scores:
-    """AUC and accuracy by MedMNIST's protocol, from softmax (multi-label: sigmoid) scores.
+def probabilities(model: torch.nn.Module, dataset: Dataset, task: str | None = None) -> torch.Tensor:
+    """Scores of every sample: softmax of the logits, or their sigmoid for a multi-label task. (N, classes) binary32.
+
+    Args:
+        model: what :func:`predict` takes.
+        dataset: what it is asked about.
+        task: what the model was trained for, one of :data:`dettriton.data.dataset.TASKS`; the dataset's by default.
 
     Raises:
         NonFiniteError: a logit is NaN or infinite.
@@ -58,7 +63,16 @@ def score(model: torch.nn.Module, dataset: Dataset) -> Scores:
         raise NonFiniteError(
             f"the model gives a NaN or an infinity for sample {int(bad[0])} of {dataset.name} {dataset.split}"
         )
-    scores = sigmoid(logits) if dataset.task == MULTI_LABEL else ops.softmax(logits, dim=1)
+    return sigmoid(logits) if (task or dataset.task) == MULTI_LABEL else ops.softmax(logits, dim=1)
+
+
+def score(model: torch.nn.Module, dataset: Dataset) -> Scores:
+    """AUC and accuracy by MedMNIST's protocol, from softmax (multi-label: sigmoid) scores.
+
+    Raises:
+        NonFiniteError: a logit is NaN or infinite.
+    """
+    scores = probabilities(model, dataset)
     return Scores(
         metrics.auc(scores, dataset.labels, dataset.task).value,
         metrics.accuracy(scores, dataset.labels, dataset.task),
