@@ -15,7 +15,7 @@ from dettriton.errors import DettritonError
 CANNOT_RUN = 2
 INTERRUPTED = 130
 
-_COMMANDS = ("verify", "train", "evaluate", "zoo", "doctor")
+_COMMANDS = ("verify", "train", "evaluate", "study", "zoo", "doctor")
 
 
 class _Commands(click.Group):

@@ -1,0 +1,33 @@
+"""Studies: one recipe under several initialisations, orders and seeds, and what can be said of the results.
+
+Names load on first use, so that making a plan does not import torch.
+"""
+
+import importlib
+
+_HOMES = {
+    "Arm": "_plan",
+    "Plan": "_plan",
+    "PlannedRun": "_plan",
+    "make_plan": "_plan",
+    "run_study": "_runner",
+    "Results": "_results",
+    "load_results": "_results",
+    "Summary": "_summary",
+    "summarise": "_summary",
+    "print_tables": "_tables",
+    "write_report": "_report",
+    "draw": "_plots",
+}
+
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"dettriton.study.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'dettriton.study' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *_HOMES])
