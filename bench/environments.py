@@ -1,9 +1,10 @@
-"""The CPU matrix: each zoo entry trained under each environment of this machine. Is there one digest a row of entries?
+"""The CPU matrix: zoo entries trained under each environment of this machine. Is there one digest a row of entries?
 
     python bench/environments.py [--entries med_cnn.digits ...] [--data-dir DIR] [--python OTHER/bin/python]
 
-Every training is a process of its own. Results are written as they come, so the matrix can be interrupted and goes on
-where it was; a result counts for the contract, the recipe and the versions it was made with.
+The entries are the released ones unless others of the zoo's recipes are named. Every training is a process of its own.
+Results are written as they come, so the matrix can be interrupted and goes on where it was; a result counts for the
+contract, the recipe and the versions it was made with.
 Exit code 0: one digest for each entry, the released one if there is one. 1: not. 2: something could not run.
 """
 
@@ -191,8 +192,7 @@ def run_matrix(matrix: Matrix, jobs: list[Job], data_dir: str | None, workers: i
 def main(arguments: list[str] | None = None) -> int:
     """Run the matrix and print it; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    every = sorted(path.stem for path in RECIPES.glob("*.toml"))
-    parser.add_argument("--entries", nargs="+", choices=every, default=every, metavar="NAME")
+    parser.add_argument("--entries", nargs="+", choices=zoo.list_recipes(), default=zoo.names(), metavar="NAME")
     parser.add_argument("--data-dir", help="folder with the official data files")
     parser.add_argument("--python", action="append", default=[], help="another interpreter that has dettriton")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")

@@ -1,5 +1,7 @@
 """Released models: recipes, weights, golden vectors and the digests that a retraining must give.
 
+Beside them lie recipes without a released hash yet (:func:`list_recipes`, :func:`recipe`), to be trained.
+
 A name is ``architecture.dataset``. Loading never guesses: an unknown name, a missing file or a wrong digest raises.
 """
 
@@ -8,7 +10,16 @@ import importlib
 if __name__ != "dettriton.zoo":
     raise ImportError("this folder is installed as dettriton.zoo; write `import dettriton.zoo`")
 
-from dettriton.zoo._manifest import DEFAULT, DamagedReleaseError, Entry, entry, names, recipe
+from dettriton.zoo._manifest import (
+    DEFAULT,
+    DamagedReleaseError,
+    Entry,
+    entry,
+    find_recipe,
+    list_recipes,
+    names,
+    recipe,
+)
 
 _HOMES = {
     "load": "_weights",
@@ -19,7 +30,17 @@ _HOMES = {
     "release": "_release",
 }
 
-__all__ = ["DEFAULT", "DamagedReleaseError", "Entry", "entry", "names", "recipe", *_HOMES]
+__all__ = [
+    "DEFAULT",
+    "DamagedReleaseError",
+    "Entry",
+    "entry",
+    "find_recipe",
+    "list_recipes",
+    "names",
+    "recipe",
+    *_HOMES,
+]
 
 
 def __getattr__(name: str):

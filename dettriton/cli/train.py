@@ -32,15 +32,17 @@ def command(
     checkpoint_seconds: float | None,
     as_json: bool,
 ) -> None:
-    """Train RECIPE (a TOML file) into --out and print the digest of its weights.
+    """Train RECIPE into --out and print the digest of its weights.
+
+    RECIPE is a TOML file, or a name that `dettriton zoo recipes` lists; a file wins.
 
     A checkpoint is written after each epoch. A run that was stopped, or killed, goes on with --resume to the same
     weights and the same trace.
     """
-    from dettriton.train.recipe import load_recipe
+    from dettriton.zoo import find_recipe
 
     # before torch is imported, so that a mistake in the recipe shows at once
-    parsed = load_recipe(recipe)
+    parsed = find_recipe(recipe)
 
     from dettriton.train.trainer import train
 

@@ -1,10 +1,11 @@
-"""``dettriton zoo``: the released models."""
+"""``dettriton zoo``: the released models, and the recipes."""
 
 import click
 
 from dettriton.cli import _options
 
 DAMAGED = 1
+UNRELEASED = "no released hash yet"
 
 
 @click.group()
@@ -29,22 +30,38 @@ def list_(as_json: bool) -> None:
 
 
 @command.command()
+@_options.as_json
+def recipes(as_json: bool) -> None:
+    """All recipes that `dettriton train` takes by name, released or not."""
+    from dettriton import zoo
+
+    released = zoo.names()
+    rows = {name: name in released for name in zoo.list_recipes()}
+    if as_json:
+        _options.print_json([{"name": name, "released": value} for name, value in rows.items()])
+        return
+    for name, value in rows.items():
+        click.echo(f"{name:36} {'released' if value else UNRELEASED}")
+
+
+@command.command()
 @click.argument("name")
 @_options.as_json
 def show(name: str, as_json: bool) -> None:
-    """The manifest row and the recipe of one model."""
+    """The manifest row, if there is one, and the recipe of NAME."""
     from dettriton import zoo
 
-    row, recipe = zoo.entry(name), zoo.recipe(name)
+    row = zoo.entry(name).to_dict() if name in zoo.names() else None
+    recipe = zoo.recipe(name).to_dict()
     if as_json:
-        _options.print_json({"entry": row.to_dict(), "recipe": recipe.to_dict()})
+        _options.print_json({"entry": row, "recipe": recipe})
         return
-    for key, value in row.to_dict().items():
+    for key, value in (row or {"name": name, "weights_digest": UNRELEASED}).items():
         if key == "environments":
             click.echo(f"{key:20} {len(value)}")
         else:
             click.echo(f"{key:20} {_options.metrics_line(value) if isinstance(value, dict) else value}")
-    for section, table in recipe.to_dict().items():
+    for section, table in recipe.items():
         settings = ", ".join(f"{key} = {value!r}" for key, value in table.items())
         click.echo(f"{f'[{section}]':20} {settings}")
 

@@ -108,6 +108,23 @@ def test_a_result_made_otherwise_does_not_count(tmp_path, monkeypatch, change):
     assert not matrix.is_done(job())
 
 
+def test_entries_are_the_released_ones_or_any_recipe(tmp_path, monkeypatch):
+    monkeypatch.setattr(environments.cpu_matrix, "facts", lambda environment: FACTS)
+    entries = []
+
+    def run_matrix(matrix, jobs, *_):
+        entries[:] = dict.fromkeys(job.entry for job in jobs)
+        assert all(job.recipe.is_file() for job in jobs)
+
+    monkeypatch.setattr(environments, "run_matrix", run_matrix)
+    environments.main(["--out", str(tmp_path / "m.json")])
+    assert entries == environments.zoo.names()
+    environments.main(["--out", str(tmp_path / "m.json"), "--entries", "med_resnet18.breastmnist", "med_cnn.digits"])
+    assert entries == ["med_resnet18.breastmnist", "med_cnn.digits"]
+    with pytest.raises(SystemExit):
+        environments.main(["--entries", "nosuch"])
+
+
 def with_command(monkeypatch, script, *arguments):
     command = lambda job, folder, data_dir: [sys.executable, "-c", script, str(folder), *arguments]  # noqa: E731 a stub
     monkeypatch.setattr(environments, "train_command", command)
