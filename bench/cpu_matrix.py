@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dettriton.environment import cpu_features
 from dettriton.errors import EngineError
 
 _CONTROLLED = (
@@ -40,12 +41,14 @@ class Environment:
         variables: environment variables; others that could matter are unset.
         python: the interpreter.
         kills: how often the run is killed at a random moment and resumed.
+        needs: a name of ``environment()["cpu_features"]`` without which its processes would be killed.
     """
 
     name: str
     variables: Mapping[str, str] = field(default_factory=dict)
     python: str = sys.executable
     kills: int = 0
+    needs: str = ""
 
     def process_variables(self) -> dict[str, str]:
         """The whole environment of its processes."""
@@ -64,8 +67,8 @@ ENVIRONMENTS: tuple[Environment, ...] = (
     replace(FIRST, name="2 threads, a second run"),
     Environment("1 thread", _threads(1)),
     Environment("ATEN_CPU_CAPABILITY=default", _threads(2, ATEN_CPU_CAPABILITY="default")),
-    Environment("ATEN_CPU_CAPABILITY=avx2", _threads(2, ATEN_CPU_CAPABILITY="avx2")),
-    Environment("ATEN_CPU_CAPABILITY=avx512", _threads(2, ATEN_CPU_CAPABILITY="avx512")),
+    Environment("ATEN_CPU_CAPABILITY=avx2", _threads(2, ATEN_CPU_CAPABILITY="avx2"), needs="avx2"),
+    Environment("ATEN_CPU_CAPABILITY=avx512", _threads(2, ATEN_CPU_CAPABILITY="avx512"), needs="avx512f"),
     Environment("ONEDNN_MAX_CPU_ISA=SSE41", _threads(2, ONEDNN_MAX_CPU_ISA="SSE41")),
     Environment("MKL_CBWR=COMPATIBLE", _threads(2, MKL_CBWR="COMPATIBLE")),
 )
@@ -80,6 +83,11 @@ MORE_ENVIRONMENTS: tuple[Environment, ...] = (
         _threads(1, ATEN_CPU_CAPABILITY="default", ONEDNN_MAX_CPU_ISA="SSE41", MKL_CBWR="COMPATIBLE"),
     ),
 )
+
+
+def runs_here(environment: Environment) -> bool:
+    """Whether this CPU has what an environment asks for."""
+    return not environment.needs or environment.needs in cpu_features()
 
 
 def facts(environment: Environment) -> dict[str, Any]:

@@ -5,6 +5,7 @@
 The entries are the released ones unless others of the zoo's recipes are named. Every training is a process of its own.
 Results are written as they come, so the matrix can be interrupted and goes on where it was; a result counts for the
 contract, the recipe and the versions it was made with.
+Environments that ask for instructions which this CPU does not have are left out.
 Exit code 0: one digest for each entry, the released one if there is one. 1: not. 2: something could not run.
 """
 
@@ -117,7 +118,8 @@ def run_job(job: Job, data_dir: str | None, expected_seconds: float, moments: ra
             done = subprocess.run(command, env=job.environment.process_variables(), capture_output=True, text=True)
             seconds = round(time.monotonic() - started, 1)
             if done.returncode != 0:
-                return {"problem": " ".join(done.stderr.split())[-400:], "seconds": seconds}
+                said = " ".join(done.stderr.split())[-400:] or f"it ended with exit code {done.returncode}"
+                return {"problem": said, "seconds": seconds}
             found = json.loads(done.stdout)
             kept = {k: found[k] for k in (*COMPARED, "best_epoch", "test")}
             return kept | {"seconds": seconds} | ({"kills": kills} if job.environment.kills else {})
@@ -202,7 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         others = [cpu_matrix.of_interpreter(path) for path in parsed.python]
-        environments = [*ENVIRONMENTS, *others, RESUMED]
+        environments = [*filter(cpu_matrix.runs_here, ENVIRONMENTS), *others, RESUMED]
         content = header("environments")
         matrix = Matrix(parsed.out or result_path("environments", content["environment"]), content)
         known = {e.name: cpu_matrix.facts(e) for e in environments}

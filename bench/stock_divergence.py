@@ -18,7 +18,7 @@ from typing import Any
 
 import cpu_matrix
 import torch
-from cpu_matrix import ENVIRONMENTS, MORE_ENVIRONMENTS, Environment
+from cpu_matrix import ENVIRONMENTS, MORE_ENVIRONMENTS, Environment, runs_here
 from reporting import header, print_table, result_path, write_json
 
 from dettriton import data
@@ -136,7 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _train_all(options: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
     results: dict[str, dict[str, dict[str, Any]]] = {which: {} for which in RUNS}
-    for environment in (*ENVIRONMENTS, *MORE_ENVIRONMENTS):
+    for environment in filter(runs_here, (*ENVIRONMENTS, *MORE_ENVIRONMENTS)):
         for which in RUNS:
             found = train_there(which, environment, options)
             results[which][environment.name] = found

@@ -5,14 +5,16 @@ import subprocess
 import sys
 
 import pytest
-from cpu_matrix import ENVIRONMENTS, RESUMED
+from cpu_matrix import ENVIRONMENTS, MORE_ENVIRONMENTS, RESUMED, runs_here
 from environments import COMPARED, Job, run_job
 
 from dettriton import zoo
 
-PLACES = (*ENVIRONMENTS, RESUMED)
+PLACES = (*filter(runs_here, ENVIRONMENTS), *MORE_ENVIRONMENTS[-1:], RESUMED)
 ALWAYS = ("1 thread", "ATEN_CPU_CAPABILITY=default", RESUMED.name)
-NEEDS_DATA = sorted(set(zoo.names()) - {zoo.DEFAULT})
+EMBEDDED = ("med_cnn.digits", *(name for name in zoo.names() if name.endswith(".rhythm_sim")))
+ON_FILES = sorted(set(zoo.names()) - set(EMBEDDED))
+LIMITED = MORE_ENVIRONMENTS[-1]
 
 
 def retrain(name, place, data_dir, expected_seconds):
@@ -26,15 +28,26 @@ def retrain(name, place, data_dir, expected_seconds):
     [p if p.name in ALWAYS else pytest.param(p, marks=pytest.mark.heavy) for p in PLACES],
     ids=lambda p: p.name,
 )
-def test_verify_the_default_entry_under_every_environment(place):
-    retrain(zoo.DEFAULT, place, None, expected_seconds=8.0)
+def test_verify_the_smallest_entry_under_every_environment(place):
+    retrain("med_cnn.digits", place, None, expected_seconds=8.0)
+
+
+def test_verify_the_default_entry_where_everything_is_limited():
+    retrain(zoo.DEFAULT, LIMITED, None, expected_seconds=60.0)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("place", PLACES, ids=lambda p: p.name)
-@pytest.mark.parametrize("name", NEEDS_DATA)
+@pytest.mark.parametrize("name", EMBEDDED[1:])
+def test_verify_simulated_entries_under_every_environment(name, place):
+    retrain(name, place, None, expected_seconds=60.0)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("place", PLACES, ids=lambda p: p.name)
+@pytest.mark.parametrize("name", ON_FILES)
 def test_verify_entries_on_official_data_under_every_environment(name, place, data_dir):
-    retrain(name, place, str(data_dir / "medmnist"), expected_seconds=30.0)
+    retrain(name, place, str(data_dir), expected_seconds=30.0)
 
 
 def test_verify_the_main_command_as_a_user_runs_it(tmp_path):
