@@ -21,7 +21,7 @@ PARAMETERS = {
     "ecg_conformer": 1_832_094,
     "ecg_conformer_tiny": 24_118,
     "ecg_inceptiontime": 476_428,
-    "ecg_inceptiontime_tiny": 8_972,
+    "ecg_inceptiontime_tiny": 15_500,
     "ecg_resnet18": 4_909_708,
     "ecg_resnet18_tiny": 31_372,
     "ecg_xresnet50": 18_535_308,
@@ -34,7 +34,7 @@ SLOW = ("ecg_conformer", "ecg_xresnet50")
 DIGESTS = {
     "ecg_baseline_tiny": "6ffb451f309576f4",
     "ecg_conformer_tiny": "6903fe5208537264",
-    "ecg_inceptiontime_tiny": "d88f7f26908dc233",
+    "ecg_inceptiontime_tiny": "358fe4823b8f94e5",
     "ecg_resnet18_tiny": "4847a4c91e93e109",
     "ecg_xresnet50_tiny": "a4cd99145f130de3",
 }
