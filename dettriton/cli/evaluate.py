@@ -45,12 +45,13 @@ def command(
     if folder is not None and (data_name or split or download):
         raise click.UsageError("--wfdb takes all records of a folder: leave out --data, --split and --download")
 
+    from dettriton.train._run import find_device
     from dettriton.train.report import make_report
     from dettriton.train.trainer import require_subnormals
 
     require_subnormals()
     trained = _open(model)
-    where = _device(device)
+    where = find_device(device)
     if folder is not None:
         target = _folder(trained, folder, data_dir)
     else:
@@ -223,9 +224,3 @@ def _figure(value: Any, known: bool = True) -> str:
     if value is None:
         return "undefined" if known else "-"
     return f"{float(value):.4f}"
-
-
-def _device(name: str) -> Any:
-    from dettriton.train import _run
-
-    return _run._device(name)

@@ -8,7 +8,8 @@ from dettriton.cli import INTERRUPTED, _options, fail
 from dettriton.study import make_plan
 from dettriton.study._plan import SEEDS
 from dettriton.study._results import load_results, require_same_study
-from dettriton.train.recipe import INIT_SCHEMES, ORDER_KINDS, load_recipe
+from dettriton.train.recipe import INIT_SCHEMES, ORDER_KINDS
+from dettriton.zoo import find_recipe
 
 _REPEATABLE = "Repeatable; by default the recipe's."
 
@@ -53,7 +54,9 @@ def command(
     as_json: bool,
     **running: Any,
 ) -> None:
-    """Train RECIPE (a TOML file) with every --init, --order and seed, and report what the results say.
+    """Train RECIPE with every --init, --order and seed, and report what the results say.
+
+    RECIPE is a TOML file, or a name that `dettriton zoo recipes` lists.
 
     A seed drives the weights, the order, dropout and flips. A study that was stopped, or killed, goes on with the same
     command. The same --out may later be given other initialisations and orders, or more seeds: runs that are there
@@ -63,7 +66,7 @@ def command(
     """
     if recipe is None and not report_only:
         raise click.UsageError("name the RECIPE to study, or give --report-only")
-    plan = None if recipe is None else make_plan(load_recipe(recipe), inits, orders, seeds, epochs)
+    plan = None if recipe is None else make_plan(find_recipe(recipe), inits, orders, seeds, epochs)
     try:
         if report_only:
             results = load_results(out)

@@ -34,7 +34,7 @@ class Run:
     def __init__(self, recipe: Recipe, splits: Mapping[str, Dataset], device: str):
         self.recipe = recipe
         self.splits = splits
-        self.device = _device(device)
+        self.device = find_device(device)
         data = splits["train"]
         _require_fitting_loss(recipe, data)
         _require_images_to_move(recipe, data)
@@ -145,7 +145,13 @@ def make_model(recipe: Recipe) -> torch.nn.Module:
     return model
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of a name.
+
+    Raises:
+        InputError: dettriton does not train on such a device.
+        EngineError: it is not here.
+    """
     try:
         device = torch.device(name)
     except RuntimeError:
