@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 
@@ -153,15 +153,28 @@ def first_difference(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor
     Raises:
         InputError: as for :func:`digest`.
     """
+    return next(_differences(a, b), None)
+
+
+def all_differences(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> list[Difference]:
+    """Every tensor that :func:`first_difference` could name, in its order; empty when both hold the same bits.
+
+    Raises:
+        InputError: as for :func:`digest`.
+    """
+    return list(_differences(a, b))
+
+
+def _differences(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> Iterator[Difference]:
     first, second = named_tensors(a), named_tensors(b)
     for name in sorted({*first, *second}, key=str.encode):
         if name not in first or name not in second:
             side = "second" if name in first else "first"
-            return Difference(name, "missing", f"only one side has it, the {side} does not")
+            yield Difference(name, "missing", f"only one side has it, the {side} does not")
+            continue
         difference = _compare(name, first[name], second[name])
         if difference is not None:
-            return difference
-    return None
+            yield difference
 
 
 def named_tensors(obj: torch.Tensor | Mapping[str, torch.Tensor] | torch.nn.Module) -> dict[str, torch.Tensor]:

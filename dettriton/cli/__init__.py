@@ -1,7 +1,7 @@
 """The command line, ``dettriton``. Each subcommand is a file; what is slow to import is imported when it runs.
 
-Exit codes: 0 done (``verify``: a match), 1 bits that differ from released ones, 2 it cannot run and says what to do,
-130 interrupted.
+Exit codes: 0 done (``verify``: a match, ``diff``: the same), 1 bits that differ from released ones or between the two
+sides of a ``diff``, 2 it cannot run and says what to do, 130 interrupted.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from dettriton.errors import DettritonError
 CANNOT_RUN = 2
 INTERRUPTED = 130
 
-_COMMANDS = ("verify", "train", "evaluate", "study", "zoo", "doctor")
+_COMMANDS = ("verify", "train", "diff", "evaluate", "study", "zoo", "doctor")
 
 
 class _Commands(click.Group):
