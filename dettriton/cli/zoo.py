@@ -2,7 +2,7 @@
 
 import click
 
-from dettriton.cli import _options
+from dettriton.cli import _options, _zoo_pages
 
 DAMAGED = 1
 UNRELEASED = "no released hash yet"
@@ -11,6 +11,10 @@ UNRELEASED = "no released hash yet"
 @click.group()
 def command() -> None:
     """List, show, check and release models."""
+
+
+command.add_command(_zoo_pages.site)
+command.add_command(_zoo_pages.card)
 
 
 @command.command("list")

@@ -1,0 +1,107 @@
+"""The training curve of a released model: its losses from a run's trace, its validation AUC from the last checkpoint."""
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from dettriton.errors import InputError
+from dettriton.train.checkpoint import load_newest
+from dettriton.train.trace import FILE_NAME, first_link, next_link, read_trace
+from dettriton.zoo._facts import Facts
+
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 320, 150, 46, 12, 24, 28
+
+
+@dataclass(frozen=True)
+class Curve:
+    """By epoch.
+
+    Attributes:
+        losses: mean over the epoch's steps.
+        aucs: on the validation split; None where the directory keeps no checkpoint.
+    """
+
+    losses: tuple[float, ...]
+    aucs: tuple[float, ...] | None
+
+
+def read_curve(directory: str | Path, facts: Facts) -> Curve:
+    """The curve of a run that gave a released model.
+
+    Args:
+        directory: the ``--out`` directory of its training.
+        facts: of the model.
+
+    Raises:
+        InputError: the trace cannot be read, or is not the one that gave the model: its chain of losses has another end.
+        IntegrityError: all of its checkpoints are damaged.
+    """
+    path, epochs = Path(directory) / FILE_NAME, facts.recipe.train.epochs
+    records = read_trace(path)
+    steps, rest = divmod(len(records), epochs)
+    if rest or not steps or _end_of_chain(records, steps, facts) != facts.entry.trace:
+        raise InputError(
+            f"{path} is not the trace of the training that gave {facts.name}: its chain of losses does not end in "
+            f"{facts.entry.trace}. Train the released recipe with `dettriton train {facts.name} --out DIR`"
+        )
+    losses = [struct.unpack(">f", bytes.fromhex(record["loss"]))[0] for record in records]
+    means = (math.fsum(losses[first : first + steps]) / steps for first in range(0, len(losses), steps))
+    return Curve(tuple(means), _validation(Path(directory), facts))
+
+
+def curve_svg(curve: Curve, title: str) -> str:
+    """The curve as SVG, one panel for each figure, in the colour of the text; a page's style may choose others."""
+    panels = [("training loss, mean of the epoch", curve.losses)]
+    if curve.aucs is not None:
+        panels.append(("validation AUC", curve.aucs))
+    drawn = "".join(_panel(index * _HEIGHT, *panel) for index, panel in enumerate(panels))
+    return (
+        f'<svg class="curve" viewBox="0 0 {_WIDTH} {_HEIGHT * len(panels)}" role="img" aria-label="{escape(title)}" '
+        'font-size="10" fill="currentColor" stroke-width="1.5">'
+        f"{drawn}</svg>"
+    )
+
+
+def _end_of_chain(records: Sequence[Mapping[str, Any]], steps: int, facts: Facts) -> str:
+    link = first_link(facts.entry.recipe_digest, facts.entry.init_digest)
+    for index, record in enumerate(records, 1):
+        # the chain covers tensors at the end of an epoch only
+        keys = ("step", "loss", "tensors") if index % steps == 0 else ("step", "loss")
+        link = next_link(link, {key: record[key] for key in keys if key in record})
+    return link
+
+
+def _validation(directory: Path, facts: Facts) -> tuple[float, ...] | None:
+    checkpoint = load_newest(directory, report=lambda _: None)
+    if checkpoint is None or checkpoint.trace.link != facts.entry.trace:
+        return None
+    aucs = tuple(float(scores.auc) for scores in checkpoint.scores)
+    return aucs if len(aucs) == facts.recipe.train.epochs else None
+
+
+def _panel(offset: int, label: str, values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    bottom, right = offset + _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
+    across = (right - _LEFT) / max(len(values) - 1, 1)
+    down = _HEIGHT - _TOP - _BOTTOM
+    points = [
+        (f"{_LEFT + across * epoch:.2f}", f"{offset + _TOP + down * (high - value) / span:.2f}")
+        for epoch, value in enumerate(values)
+    ]
+    return "".join(
+        [
+            f'<text x="{_LEFT}" y="{offset + 14}">{escape(label)}</text>',
+            f'<path class="axis" fill="none" stroke="currentColor" d="M{_LEFT} {offset + _TOP}V{bottom}H{right}"/>',
+            f'<text x="{_LEFT - 4}" y="{offset + _TOP + 4}" text-anchor="end">{high:.3f}</text>',
+            f'<text x="{_LEFT - 4}" y="{bottom}" text-anchor="end">{low:.3f}</text>',
+            f'<text x="{_LEFT}" y="{bottom + 14}">epoch 1</text>',
+            f'<text x="{right}" y="{bottom + 14}" text-anchor="end">{len(values)}</text>',
+            f'<polyline fill="none" stroke="currentColor" points="{" ".join(map(",".join, points))}"/>',
+            *(f'<circle cx="{x}" cy="{y}" r="2.5"/>' for x, y in points),
+        ]
+    )
