@@ -1,6 +1,5 @@
 """Releasing a finished run: its weights, golden vectors and manifest row."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from dettriton.digest import digest, file_sha256
 from dettriton.environment import environment
 from dettriton.errors import InputError, IntegrityError
 from dettriton.files import load_safetensors, save_safetensors
-from dettriton.train._directory import RESULT, WEIGHTS
+from dettriton.train._directory import RESULT, WEIGHTS, read_result
 from dettriton.train._run import make_model
 from dettriton.train.recipe import Recipe, load_recipe
 from dettriton.zoo import _manifest
@@ -38,7 +37,7 @@ def release(recipe_path: str | Path, run_dir: str | Path, name: str | None = Non
     """
     recipe_path, run_dir = Path(recipe_path), Path(run_dir)
     name = name or recipe_path.name.removesuffix(".toml")
-    recipe, result = load_recipe(recipe_path), _finished(run_dir)
+    recipe, result = load_recipe(recipe_path), read_result(run_dir)
     _require_own(recipe, result, run_dir)
     manifest = _manifest.read_manifest()
     before = manifest.get(name)
@@ -53,13 +52,6 @@ def release(recipe_path: str | Path, run_dir: str | Path, name: str | None = Non
     row = replace(row, environments=(*known, *([] if here in known else [here])))
     _manifest.write_manifest(manifest | {name: row})
     return row
-
-
-def _finished(run_dir: Path) -> dict[str, Any]:
-    try:
-        return json.loads((run_dir / RESULT).read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{run_dir} holds no finished training ({RESULT}: {error}); train to the end first") from None
 
 
 def _require_own(recipe: Recipe, result: dict[str, Any], run_dir: Path) -> None:
