@@ -32,11 +32,6 @@ def test_first_screen_shows_the_default_entrys_hash():
     assert first_screen.count(zoo.entry(zoo.DEFAULT).weights_digest) >= 2
 
 
-@pytest.mark.parametrize("name", sorted(set(zoo.names()) - {zoo.DEFAULT}))
-def test_first_screen_shows_the_hashes_to_compare(name):
-    assert f"`{name}` | `{zoo.entry(name).weights_digest}`" in README.split("\n## ", 1)[0]
-
-
 def test_zoo_table_repeats_the_manifest():
     shown = {row[0].strip("`"): row for row in rows("The zoo")}
     assert set(shown) == set(zoo.names())
@@ -75,16 +70,14 @@ def test_every_row_names_an_op_of_ours():
     assert [row.torch for row in REFUSED if not row.ours] == ["torch.Tensor.resize_"]
 
 
-def test_environment_table_repeats_the_results():
+def test_environments_gave_the_released_bits():
     measured = results("environments-*.json")["results"]
-    table = {row[0].strip("`"): row[1:] for row in rows("Where the hashes were reproduced")}
     assert set(measured) == set(zoo.names())
-    for column, name in enumerate(sorted(measured)):
+    for name, found in measured.items():
         released = zoo.entry(name)
-        for environment, result in measured[name].items():
+        assert {"2 threads", "1 thread"} <= set(found)
+        for result in found.values():
             assert (result["weights_digest"], result["trace"]) == (released.weights_digest, released.trace)
-            assert table[environment][column] == f"`{result['weights_digest'][:12]}`"
-        assert {environment for environment, cells in table.items() if cells[column]} == set(measured[name])
 
 
 def test_stock_divergence_is_the_measured_one():

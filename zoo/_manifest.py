@@ -1,5 +1,6 @@
-"""The manifest: one row a released model. Reading it does not import torch."""
+"""The manifest, one row a released model, and the recipes, released or not. Reading them does not import torch."""
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -9,8 +10,8 @@ from typing import Any
 from dettriton.errors import InputError, IntegrityError
 from dettriton.train.recipe import Recipe, load_recipe
 
-DEFAULT = "med_cnn.digits"
-"""The entry whose data comes with the installation."""
+DEFAULT = "ecg_resnet18_tiny.rhythm_sim"
+"""The entry that the main command retrains; its data is made on the spot."""
 
 ROOT = Path(__file__).parent
 
@@ -68,6 +69,11 @@ def names() -> list[str]:
     return sorted(read_manifest())
 
 
+def list_recipes() -> list[str]:
+    """Names of all recipes that come with dettriton, sorted: the released models' and those without a hash yet."""
+    return sorted(path.name.removesuffix(".toml") for path in (ROOT / "recipes").glob("*.toml"))
+
+
 def entry(name: str) -> Entry:
     """The manifest row of a released model.
 
@@ -77,20 +83,23 @@ def entry(name: str) -> Entry:
     manifest = read_manifest()
     if name not in manifest:
         listed = ", ".join(sorted(manifest)) or "none is released yet"
-        raise InputError(f"there is no released model {name!r}; the names are: {listed}")
+        unhashed = "; its recipe is here without a released hash yet" if name in list_recipes() else ""
+        raise InputError(f"there is no released model {name!r}{unhashed}; the names are: {listed}")
     return manifest[name]
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of a released model.
+    """The recipe of one of :func:`list_recipes`, or of a released model.
 
     Raises:
-        InputError: there is no such model.
-        DamagedReleaseError: the recipe file is not the one that was released.
+        InputError: there is no such recipe.
+        DamagedReleaseError: the recipe of a released model is not the one that was released.
     """
-    row = entry(name)
+    row = read_manifest().get(name)
+    if row is None and name not in list_recipes():
+        raise InputError(f"there is no recipe {name!r}; the names are: {', '.join(list_recipes()) or 'none is here'}")
     found = load_recipe(recipe_path(name))
-    if found.digest() != row.recipe_digest:
+    if row is not None and found.digest() != row.recipe_digest:
         raise DamagedReleaseError(
             f"the recipe of {name} was changed since its release: its digest is {found.digest()}, the manifest says "
             f"{row.recipe_digest}. Reinstall dettriton, or train the changed recipe under another name"
@@ -98,8 +107,30 @@ def recipe(name: str) -> Recipe:
     return found
 
 
+def find_recipe(path_or_name: str | Path) -> Recipe:
+    """The recipe in a file, or :func:`recipe` of a name; the file wins.
+
+    Raises:
+        InputError: there is neither, or the file is not a recipe.
+        DamagedReleaseError: as for :func:`recipe`.
+    """
+    path, name = Path(path_or_name), str(path_or_name)
+    packaged = name in list_recipes()
+    # a folder of that name is the training of that recipe more often than a slip
+    if path.exists() and not (path.is_dir() and packaged):
+        return load_recipe(path)
+    if not packaged:
+        near = difflib.get_close_matches(name.removesuffix(".toml"), list_recipes(), n=3)
+        meant = f" (did you mean {' or '.join(near)}?)" if near else ""
+        raise InputError(
+            f"cannot read the recipe {name}: there is no such file, and no recipe of that name comes with "
+            f"dettriton{meant}; `dettriton zoo recipes` lists the names"
+        )
+    return recipe(name)
+
+
 def recipe_path(name: str) -> Path:
-    """Where a released model's recipe lies."""
+    """Where a recipe lies."""
     return ROOT / "recipes" / f"{name}.toml"
 
 

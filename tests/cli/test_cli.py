@@ -87,7 +87,7 @@ def test_verify_unknown_name_exits_2(root):
 
 
 def test_verify_default_without_a_release_exits_2(root):
-    require_one_paragraph(run("verify"), 2, "med_cnn.digits")
+    require_one_paragraph(run("verify"), 2, "ecg_resnet18_tiny")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

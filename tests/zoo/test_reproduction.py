@@ -32,10 +32,6 @@ def test_verify_the_smallest_entry_under_every_environment(place):
     retrain("med_cnn.digits", place, None, expected_seconds=8.0)
 
 
-def test_verify_the_default_entry_where_everything_is_limited():
-    retrain(zoo.DEFAULT, LIMITED, None, expected_seconds=60.0)
-
-
 @pytest.mark.heavy
 @pytest.mark.parametrize("place", PLACES, ids=lambda p: p.name)
 @pytest.mark.parametrize("name", EMBEDDED[1:])
@@ -50,9 +46,11 @@ def test_verify_entries_on_official_data_under_every_environment(name, place, da
     retrain(name, place, str(data_dir), expected_seconds=30.0)
 
 
-def test_verify_the_main_command_as_a_user_runs_it(tmp_path):
+def test_verify_the_main_command_as_a_user_runs_it_where_everything_is_limited(tmp_path):
     command = [sys.executable, "-c", "from dettriton.cli import main; main()", "verify"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=LIMITED.process_variables(), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(zoo.entry(zoo.DEFAULT).weights_digest) == 3
     assert f"MATCH {zoo.DEFAULT}" in done.stdout
