@@ -93,7 +93,7 @@ def test_verify_the_bits_of_its_parts_on_hard_inputs(hard, name, activation, kin
 
 
 @pytest.mark.parametrize("name", ["linear", "conv1d"])
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("activation", ["relu", pytest.param("gelu", marks=pytest.mark.heavy)])
 def test_verify_more_terms_than_a_program_takes(name, activation):
     together, apart, _ = fused_and_parts(name, activation)
     tiles = {"BLOCK": 64, "TILES": 3}

@@ -51,7 +51,7 @@ def digest_of(chosen: Case, **how) -> str:
 
 @pytest.mark.parametrize(
     "layout",
-    [reversed_dims, pytest.param(every_other, marks=pytest.mark.heavy), channels_last],
+    [reversed_dims, *(pytest.param(layout, marks=pytest.mark.heavy) for layout in (every_other, channels_last))],
     ids=lambda f: f.__name__,
 )
 def test_verify_strides_do_not_matter(layout: Callable):
