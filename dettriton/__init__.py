@@ -11,7 +11,24 @@ __version__ = "0.1.0"
 BITSPEC = 1
 """Version of the numeric contract. Any change of any bit of any result raises it."""
 
-_SUBPACKAGES = ("data", "digest", "engine", "errors", "exact", "init", "models", "nn", "ops", "optim", "train", "zoo")
+_SUBPACKAGES = (
+    *(
+        "compare",
+        "data",
+        "digest",
+        "engine",
+        "errors",
+        "exact",
+        "init",
+        "models",
+        "nn",
+        "ops",
+        "optim",
+        "study",
+        "train",
+    ),
+    "zoo",
+)
 
 
 def __getattr__(name: str):

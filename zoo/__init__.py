@@ -5,11 +5,10 @@ Beside them lie recipes without a released hash yet (:func:`list_recipes`, :func
 A name is ``architecture.dataset``. Loading never guesses: an unknown name, a missing file or a wrong digest raises.
 """
 
-import importlib
-
 if __name__ != "dettriton.zoo":
     raise ImportError("this folder is installed as dettriton.zoo; write `import dettriton.zoo`")
 
+from dettriton._lazy import lazy_names
 from dettriton.zoo._manifest import (
     DEFAULT,
     DamagedReleaseError,
@@ -42,12 +41,4 @@ __all__ = [
     *_HOMES,
 ]
 
-
-def __getattr__(name: str):
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"dettriton.zoo.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'dettriton.zoo' has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted([*globals(), *_HOMES])
+__getattr__, __dir__ = lazy_names(globals(), _HOMES)

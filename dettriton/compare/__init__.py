@@ -3,7 +3,7 @@
 Names load on first use, so that asking for help does not import torch.
 """
 
-import importlib
+from dettriton._lazy import lazy_names
 
 _HOMES = {
     "Side": "_sides",
@@ -21,12 +21,4 @@ _HOMES = {
 
 __all__ = [*_HOMES]
 
-
-def __getattr__(name: str):
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"dettriton.compare.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'dettriton.compare' has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted([*globals(), *_HOMES])
+__getattr__, __dir__ = lazy_names(globals(), _HOMES)

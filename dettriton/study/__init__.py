@@ -3,7 +3,7 @@
 Names load on first use, so that making a plan does not import torch.
 """
 
-import importlib
+from dettriton._lazy import lazy_names
 
 _HOMES = {
     "Arm": "_plan",
@@ -22,12 +22,4 @@ _HOMES = {
 
 __all__ = [*_HOMES]
 
-
-def __getattr__(name: str):
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"dettriton.study.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'dettriton.study' has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted([*globals(), *_HOMES])
+__getattr__, __dir__ = lazy_names(globals(), _HOMES)

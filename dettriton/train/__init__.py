@@ -3,7 +3,7 @@
 Names load on first use, so that reading a recipe does not import torch.
 """
 
-import importlib
+from dettriton._lazy import lazy_names
 
 _HOMES = {
     "Recipe": "recipe",
@@ -27,12 +27,4 @@ _HOMES = {
 
 __all__ = [*_HOMES]
 
-
-def __getattr__(name: str):
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"dettriton.train.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'dettriton.train' has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted([*globals(), *_HOMES])
+__getattr__, __dir__ = lazy_names(globals(), _HOMES)
