@@ -1,11 +1,12 @@
-"""README.md's and CONTRACT.md's tables of ops, hashes and environments: ``python bench/write_tables.py``.
+"""README.md's and CONTRACT.md's tables of ops, hashes and environments, and the zoo's cards.
+
+    python bench/write_tables.py
 
 They are generated from the ops' contracts, the zoo's manifest and the results of bench/environments.py.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +14,14 @@ from pathlib import Path
 from cpu_matrix import ENVIRONMENTS, RESUMED
 
 import dettriton.ops
-from dettriton import data, models, zoo
-from dettriton.data import DatasetInfo, SignalInfo
-from dettriton.data.dataset import MULTI_LABEL, ORDINAL
+from dettriton import zoo
 from dettriton.files import atomic_write
 from dettriton.ops._contract import CONTRACTS, FAMILIES, Contract
 from dettriton.ops._torch_refuses import REFUSED
+from dettriton.zoo._card import card
 from dettriton.zoo._card_texts import DATA
+from dettriton.zoo._facts import gather, shape_line, two_figures
+from dettriton.zoo._matrix import Matrix
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST_SCREEN = ("ecg_conformer_tiny.rhythm_sim", "ecg_resnet18_tiny.ptbxl488", "med_cnn.bloodmnist")
@@ -76,17 +78,15 @@ def zoo_table() -> str:
         "| name | data | parameters | epochs | test AUC / ACC | published | weights |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name in zoo.names():
-        entry, recipe = zoo.entry(name), zoo.recipe(name)
-        model = models.create_model(recipe.model.name, **recipe.model.args)
+    for facts in map(gather, zoo.names()):
         cells = (
-            f"`{name}`",
-            _describe(data.describe(recipe.data.name)),
-            f"{sum(p.numel() for p in model.parameters()):,}",
-            str(recipe.train.epochs),
-            f"{entry.test['auc']:.3f} / {entry.test['acc']:.3f}",
-            _published(recipe.data.name),
-            f"`{entry.weights_digest[:12]}`",
+            f"`{facts.name}`",
+            shape_line(facts.info),
+            f"{facts.parameters:,}",
+            str(facts.recipe.train.epochs),
+            two_figures(facts.entry.test, digits=3),
+            _published(facts.info.name),
+            f"`{facts.entry.weights_digest[:12]}`",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -97,38 +97,20 @@ def _published(dataset: str) -> str:
     return "-" if figures is None else " / ".join(f"{figure:.3f}".lstrip("0") for figure in figures)
 
 
-def _describe(info: DatasetInfo | SignalInfo) -> str:
-    kind = {MULTI_LABEL: "labels", ORDINAL: "grades"}.get(info.task, "classes")
-    if isinstance(info, SignalInfo):
-        channels, length = info.signal_shape
-        return f"{channels} leads, {length // info.sampling_rate} s, {info.num_classes} {kind}"
-    channels, height, width = info.image_shape
-    return f"{height}x{width} {'grey' if channels == 1 else 'RGB'}, {info.num_classes} {kind}"
-
-
 def environments_table() -> str:
     """README's: where each entry was retrained, and whether to the released bits."""
     (path,) = (ROOT / "bench" / "results").glob("environments-*.json")
-    measured = json.loads(path.read_text(encoding="utf-8"))["results"]
-    entries = sorted(measured)
+    matrix = Matrix(path)
+    verdicts = {name: dict(matrix.verdicts(zoo.entry(name))) for name in zoo.names()}
     known = [environment.name for environment in (*ENVIRONMENTS, RESUMED)]
-    others = {name for entry in entries for name in measured[entry]} - set(known)
-    environments = [*known, *sorted(others)]
-    headings = (f"`{entry.partition('.')[0]}.` `{entry.partition('.')[2]}`" for entry in entries)
-    lines = [f"| environment | {' | '.join(headings)} |", "|---" * (len(entries) + 1) + "|"]
-    for environment in environments:
-        cells = (_verdict(entry, measured[entry].get(environment, {})) for entry in entries)
+    others = {environment for found in verdicts.values() for environment in found} - set(known)
+    headings = (f"`{entry.partition('.')[0]}.` `{entry.partition('.')[2]}`" for entry in verdicts)
+    lines = [f"| environment | {' | '.join(headings)} |", "|---" * (len(verdicts) + 1) + "|"]
+    for environment in [*known, *sorted(others)]:
+        cells = (found.get(environment, "") for found in verdicts.values())
         shown = f"`{environment}`" if "=" in environment else environment
         lines.append(f"| {shown} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _verdict(entry: str, result: dict) -> str:
-    if "weights_digest" not in result:
-        return ""
-    released = zoo.entry(entry)
-    same = (result["weights_digest"], result["trace"]) == (released.weights_digest, released.trace)
-    return "same" if same else f"DIFFERENT `{result['weights_digest'][:12]}`"
 
 
 TABLES = {
@@ -160,7 +142,16 @@ def stale() -> Iterator[Path]:
     return (path for path in TABLES if rewritten(path) != path.read_text(encoding="utf-8"))
 
 
+def stale_cards() -> Iterator[Path]:
+    """Where a released model's card is missing or not the one of the manifest."""
+    for name in zoo.names():
+        path = ROOT / "zoo" / "cards" / f"{name}.md"
+        if not path.exists() or path.read_text(encoding="utf-8") != card(name):
+            yield path
+
+
 if __name__ == "__main__":
-    for path in list(stale()):
-        atomic_write(path, rewritten(path).encode())
+    written = {path: rewritten(path) for path in stale()} | {path: card(path.stem) for path in stale_cards()}
+    for path, content in written.items():
+        atomic_write(path, content.encode())
         print(f"wrote {path.relative_to(ROOT)}")

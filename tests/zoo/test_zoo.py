@@ -18,6 +18,7 @@ from dettriton.exact.philox import Stream, random_bits
 from dettriton.files import load_safetensors
 from dettriton.train import _run, train
 from dettriton.zoo import _golden, _manifest, _verify
+from dettriton.zoo._card import card
 
 NAME = "tiny.made"
 
@@ -227,3 +228,9 @@ def test_verify_cards_show_what_the_manifest_says(name):
     card, entry = (_manifest.ROOT / "cards" / f"{name}.md").read_text(), zoo.entry(name)
     assert all(f"`{d}`" in card for d in (entry.weights_digest, entry.file_sha256, entry.init_digest))
     assert f"{entry.test['auc']:.4f} / {entry.test['acc']:.4f}" in card
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_verify_cards_are_the_generated_ones(name):
+    kept = (_manifest.ROOT / "cards" / f"{name}.md").read_text(encoding="utf-8")
+    assert kept == card(name), "run python bench/write_tables.py"
