@@ -13,7 +13,7 @@ from dettriton.digest import canonical_json, digest
 from dettriton.errors import DettritonError, InputError, IntegrityError
 from dettriton.files import load_safetensors
 from dettriton.train._directory import RECIPE, RESULT, WEIGHTS, read_result, read_run_recipe
-from dettriton.train.checkpoint import Checkpoint, checkpoint_paths, load_checkpoint
+from dettriton.train.checkpoint import Checkpoint, best_epoch, checkpoint_paths, load_checkpoint
 from dettriton.train.recipe import parse_recipe
 from dettriton.train.trace import FILE_NAME as TRACE
 from dettriton.train.trace import first_link
@@ -178,8 +178,7 @@ def _set_weights(side: Side, path: Path) -> None:
 def _best(checkpoint: Checkpoint) -> Weights | None:
     if not checkpoint.scores:
         return None
-    best = max(checkpoint.scores, key=lambda s: (s.auc, -s.epoch))
-    return Weights(checkpoint.best, best.epoch, final=False)
+    return Weights(checkpoint.best, best_epoch(checkpoint.scores).epoch, final=False)
 
 
 def _require_own(checkpoint: Checkpoint, side: Side, file: Path) -> None:

@@ -50,9 +50,10 @@ def carry_out(task: Task, progress: bool) -> dict[str, Any]:
     recipe = parse_recipe(task.recipe)
     seconds = None
     try:
-        result = train(recipe, task.folder, task.device, task.data_dir, resume=True, progress=progress)
+        splits = data.load(recipe.data.name, task.data_dir)
+        result = train(recipe, task.folder, task.device, resume=True, progress=progress, splits=splits)
         seconds = round(result.seconds, 1)
-        run = _figures(recipe, result, task)
+        run = _figures(recipe, result, splits["test"], task.device)
     except NonFiniteError as error:
         run = {"problem": str(error)}
     return {
@@ -61,20 +62,19 @@ def carry_out(task: Task, progress: bool) -> dict[str, Any]:
     }
 
 
-def _figures(recipe: Recipe, result: TrainResult, task: Task) -> dict[str, Any]:
+def _figures(recipe: Recipe, result: TrainResult, split: data.Dataset, device: str) -> dict[str, Any]:
     kept = result.to_dict()
     names = ("weights_digest", "init_digest", "recipe_digest", "trace", "steps", "best_epoch", "validation")
     return {name: kept[name] for name in names} | {
-        "test": kept["test"] | _more_figures(recipe, result.weights_path, task)
+        "test": kept["test"] | _more_figures(recipe, result.weights_path, split, device)
     }
 
 
-def _more_figures(recipe: Recipe, weights: Path, task: Task) -> dict[str, Any]:
+def _more_figures(recipe: Recipe, weights: Path, split: data.Dataset, device: str) -> dict[str, Any]:
     """Of the test split: the AUC of each class, None where it has no positive or no negative sample, and macro F1."""
     model = make_model(recipe)
     model.load_state_dict(load_safetensors(weights)[0])
-    split = data.load(recipe.data.name, task.data_dir)["test"]
-    scores = probabilities(model.to(task.device), split)
+    scores = probabilities(model.to(device), split)
     areas = metrics.class_aucs(scores, split.labels, split.task)
     return {
         "class_auc": [None if area is None else float(area) for area in areas],

@@ -1,7 +1,7 @@
 """Checkpoints of a training run: whole files, checked by digest, the newest two kept."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +27,11 @@ class EpochScores:
     epoch: int
     auc: Fraction
     accuracy: Fraction
+
+
+def best_epoch(scores: Iterable[EpochScores]) -> EpochScores:
+    """The epoch with the highest validation AUC, the earliest among equals."""
+    return max(scores, key=lambda s: (s.auc, -s.epoch))
 
 
 @dataclass(frozen=True)

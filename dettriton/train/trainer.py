@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from dettriton.train._run import Run
 from dettriton.train.checkpoint import (
     Checkpoint,
     EpochScores,
+    best_epoch,
     load_newest,
     optimizer_state,
     restore_optimizer,
@@ -91,6 +92,7 @@ def train(
     trace: bool = True,
     *,
     download: bool = False,
+    splits: Mapping[str, data.Dataset] | None = None,
     tensor_interval: int | None = None,
     checkpoint_steps: int | None = None,
     checkpoint_seconds: float | None = None,
@@ -110,6 +112,7 @@ def train(
         out_dir: a new directory, or with ``resume`` that of a run of the same recipe.
         device: ``"cpu"`` or ``"cuda"``.
         data_dir, download: for :func:`dettriton.data.load`.
+        splits: what that function gave for the recipe's data, where the caller has it already.
         resume: go on with the run in ``out_dir`` if there is one.
         progress: show progress on the standard error stream: a bar in a terminal, else one line an epoch.
         trace: write ``trace.jsonl``; a resumed run must say the same.
@@ -128,7 +131,8 @@ def train(
         if value is not None and value < 1:
             raise InputError(f"{name} counts steps from 1, got {value}")
     require_subnormals()
-    splits = data.load(recipe.data.name, data_dir, download)
+    if splits is None:
+        splits = data.load(recipe.data.name, data_dir, download)
     run = Run(recipe, splits, device)
     with open_directory(out_dir, recipe, resume=resume) as directory:
         session = _Session(run, directory, resume, trace, tensor_interval, checkpoint_steps, checkpoint_seconds)
@@ -193,8 +197,8 @@ class _Session:
                     raise KeyboardInterrupt
 
     def best(self) -> EpochScores:
-        """The epoch with the highest validation AUC, the earliest among equals."""
-        return max(self.scores, key=lambda s: (s.auc, -s.epoch))
+        """The epoch whose weights are the result."""
+        return best_epoch(self.scores)
 
     def _advance(self) -> float:
         loss = self.run.step(self.step)
