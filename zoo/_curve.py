@@ -1,16 +1,16 @@
 """The training curve of a released model: its losses from a run's trace, its validation AUC from the last checkpoint."""
 
 import math
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from dettriton.errors import InputError
+from dettriton.compare import read_chain
+from dettriton.errors import InputError, IntegrityError
 from dettriton.train.checkpoint import load_newest
-from dettriton.train.trace import FILE_NAME, first_link, next_link, read_trace
+from dettriton.train.trace import FILE_NAME, first_link, float_of_bits
 from dettriton.zoo._facts import Facts
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 320, 150, 46, 12, 24, 28
@@ -41,14 +41,14 @@ def read_curve(directory: str | Path, facts: Facts) -> Curve:
         IntegrityError: all of its checkpoints are damaged.
     """
     path, epochs = Path(directory) / FILE_NAME, facts.recipe.train.epochs
-    records = read_trace(path)
+    records = _read_own(path, facts)
     steps, rest = divmod(len(records), epochs)
-    if rest or not steps or _end_of_chain(records, steps, facts) != facts.entry.trace:
+    if rest or not steps:
         raise InputError(
             f"{path} is not the trace of the training that gave {facts.name}: its chain of losses does not end in "
             f"{facts.entry.trace}. Train the released recipe with `dettriton train {facts.name} --out DIR`"
         )
-    losses = [struct.unpack(">f", bytes.fromhex(record["loss"]))[0] for record in records]
+    losses = [float_of_bits(record["loss"]) for record in records]
     means = (math.fsum(losses[first : first + steps]) / steps for first in range(0, len(losses), steps))
     return Curve(tuple(means), _validation(Path(directory), facts))
 
@@ -66,13 +66,13 @@ def curve_svg(curve: Curve, title: str) -> str:
     )
 
 
-def _end_of_chain(records: Sequence[Mapping[str, Any]], steps: int, facts: Facts) -> str:
-    link = first_link(facts.entry.recipe_digest, facts.entry.init_digest)
-    for index, record in enumerate(records, 1):
-        # the chain covers tensors at the end of an epoch only
-        keys = ("step", "loss", "tensors") if index % steps == 0 else ("step", "loss")
-        link = next_link(link, {key: record[key] for key in keys if key in record})
-    return link
+def _read_own(path: Path, facts: Facts) -> Sequence[Mapping[str, Any]]:
+    """The records of a trace whose chain leads from the model's recipe to its last link; none if it does not."""
+    try:
+        records, _ = read_chain(path, first_link(facts.entry.recipe_digest, facts.entry.init_digest))
+    except IntegrityError:
+        return ()
+    return records if records and records[-1]["chain"] == facts.entry.trace else ()
 
 
 def _validation(directory: Path, facts: Facts) -> tuple[float, ...] | None:

@@ -1,6 +1,5 @@
 """Traces: reading one whose chain holds, and the first step where two differ."""
 
-import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dettriton.errors import InputError, IntegrityError
-from dettriton.train.trace import next_link
+from dettriton.train.trace import differing_tensors, float_of_bits, next_link, parse_record
 
 Record = Mapping[str, Any]
 
@@ -39,12 +38,6 @@ def read_chain(path: Path, origin: str | None = None) -> tuple[list[Record], str
     return records, f"{path} was cut within line {len(lines) + 1}, which is left out" if rest else None
 
 
-def number(bits: str) -> float:
-    """The binary32 number of eight hexadecimal digits."""
-    (value,) = struct.unpack(">f", bytes.fromhex(bits))
-    return value
-
-
 @dataclass(frozen=True)
 class LossDifference:
     """The first step whose loss has different bits, eight hexadecimal digits each."""
@@ -55,7 +48,9 @@ class LossDifference:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON data, with the losses as numbers too."""
-        return {"step": self.step} | {k: {"bits": v, "value": number(v)} for k, v in (("a", self.a), ("b", self.b))}
+        return {"step": self.step} | {
+            k: {"bits": v, "value": float_of_bits(v)} for k, v in (("a", self.a), ("b", self.b))
+        }
 
 
 @dataclass(frozen=True)
@@ -107,7 +102,7 @@ def compare_traces(a: Sequence[Record], b: Sequence[Record]) -> TraceComparison:
     tensors, last_equal = None, None
     for x, y in _pairs(a, b):
         if "tensors" in x and "tensors" in y:
-            names = _differing(x["tensors"], y["tensors"])
+            names = differing_tensors(x["tensors"], y["tensors"])
             if names:
                 tensors = TensorDifference(x["step"], names)
                 break
@@ -127,16 +122,10 @@ def _same_origin(a: Sequence[Record], b: Sequence[Record]) -> bool | None:
     return a[0]["chain"] == b[0]["chain"]
 
 
-def _differing(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(name for name in sorted(a.keys() | b.keys(), key=str.encode) if a.get(name) != b.get(name))
-
-
 def _parse(line: bytes, path: Path, line_number: int) -> Record:
     try:
-        record = json.loads(line)
-        if not isinstance(record, dict) or not {"step", "loss", "chain"} <= record.keys():
-            raise ValueError("it has no step, loss and chain")
-        number(record["loss"])
+        record = parse_record(line)
+        float_of_bits(record["loss"])
         if not isinstance(record.get("tensors", {}), dict):
             raise ValueError("its tensors are not names and digests")
     except (ValueError, TypeError, struct.error) as error:

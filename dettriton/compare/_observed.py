@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from dettriton.compare._state import OPTIMIZER, names_of_model, optimizer_group, split_weights
+from dettriton.compare._state import names_of_model, state_groups
 from dettriton.digest import tensor_digest
 from dettriton.train._run import Run
 from dettriton.train.checkpoint import optimizer_state, restore_optimizer
@@ -78,7 +78,7 @@ class ObservedRun(Run):
     def groups(self) -> dict[str, dict[str, torch.Tensor]]:
         """The state as parameters, buffers and optimizer state."""
         names, now = names_of_model(self.model), self.snapshot()
-        return {**split_weights(now.model, names), OPTIMIZER: optimizer_group(now.optimizer, now.scalars, names)}
+        return state_groups(now.model, now.optimizer, now.scalars, names)
 
     def _inputs(self, chosen: torch.Tensor) -> torch.Tensor:
         inputs = super()._inputs(chosen)

@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from dettriton.compare._chain import TraceComparison, compare_traces
 from dettriton.compare._sides import Side
-from dettriton.compare._state import Groups, Names, differing_groups, names_of_recipe, optimizer_group, split_weights
+from dettriton.compare._state import Groups, Names, differing_groups, names_of_recipe, split_weights, state_groups
 from dettriton.errors import InputError
 from dettriton.train.checkpoint import Checkpoint
+from dettriton.train.recipe import differing_settings
 
 NOT_SET = "not set"
 
@@ -129,17 +132,15 @@ def compare(a: Side, b: Side) -> Comparison:
     )
 
 
-def checkpoint_groups(checkpoint: Checkpoint, names: Names | None) -> dict[str, dict]:
-    """A checkpoint's model and optimizer in groups."""
-    optimizer = optimizer_group(checkpoint.optimizer, checkpoint.optimizer_scalars, names)
-    return {**split_weights(checkpoint.model, names), "optimizer state": optimizer}
+def _groups_of(checkpoint: Checkpoint, names: Names | None) -> dict[str, dict[str, torch.Tensor]]:
+    return state_groups(checkpoint.model, checkpoint.optimizer, checkpoint.optimizer_scalars, names)
 
 
 def _compare_checkpoints(a: Side, b: Side, names: Names | None) -> CheckpointComparison | None:
     common = sorted(a.checkpoints.keys() & b.checkpoints.keys())
     last_equal = None
     for step in common:
-        groups = differing_groups(*(checkpoint_groups(side.checkpoints[step], names) for side in (a, b)))
+        groups = differing_groups(*(_groups_of(side.checkpoints[step], names) for side in (a, b)))
         if groups:
             return CheckpointComparison(tuple(common), last_equal, step, groups)
         last_equal = step
@@ -159,9 +160,7 @@ def _compare_weights(a: Side, b: Side, names: Names | None) -> WeightsComparison
 def _settings(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> tuple[Setting, ...]:
     if a is None or b is None:
         return ()
-    keys = sorted({(section, key) for tables in (a, b) for section, table in tables.items() for key in table})
-    pairs = (Setting(s, k, a.get(s, {}).get(k, NOT_SET), b.get(s, {}).get(k, NOT_SET)) for s, k in keys)
-    return tuple(pair for pair in pairs if pair.a != pair.b)
+    return tuple(Setting(*setting) for setting in differing_settings(a, b, NOT_SET))
 
 
 def _equal(a: str | None, b: str | None) -> bool | None:

@@ -64,6 +64,16 @@ def optimizer_group(
     return group
 
 
+def state_groups(
+    model: Mapping[str, torch.Tensor],
+    optimizer: Mapping[str, torch.Tensor],
+    scalars: Mapping[str, int | float],
+    names: Names | None,
+) -> dict[str, dict[str, torch.Tensor]]:
+    """A whole state: :func:`split_weights` and :func:`optimizer_group`."""
+    return {**split_weights(model, names), OPTIMIZER: optimizer_group(optimizer, scalars, names)}
+
+
 def differing_groups(
     a: Mapping[str, Mapping[str, torch.Tensor]], b: Mapping[str, Mapping[str, torch.Tensor]]
 ) -> Groups:

@@ -43,7 +43,7 @@ FILE_SHA256: Mapping[str, str] = {
 DATA_DIR_VARIABLE = "DETTRITON_DATA"
 SIDE = 28
 
-_UNREADABLE = (ValueError, KeyError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (ValueError, KeyError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 def describe_medmnist(name: str) -> DatasetInfo:
@@ -164,7 +164,7 @@ def _parse(content: bytes, path: Path, info: DatasetInfo) -> dict[str, ArrayData
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {split: (archive[f"{split}_images"], archive[f"{split}_labels"]) for split in SPLITS}
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} cannot be parsed ({error}). Delete it and fetch {info.url} again.") from error
     return {split: _dataset(*arrays[split], split, path, info) for split in SPLITS}
 

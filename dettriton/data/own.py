@@ -12,7 +12,6 @@ names by number (numbers themselves if it is left out). All arrays are plain one
 
 import io
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,15 +19,13 @@ import numpy as np
 import torch
 
 from dettriton.data.dataset import MULTI_CLASS, MULTI_LABEL, SPLITS, ArrayDataset, DatasetInfo
-from dettriton.data.med import DATA_DIR_VARIABLE
+from dettriton.data.med import DATA_DIR_VARIABLE, UNREADABLE
 from dettriton.data.signals import SignalDataset, SignalInfo, measure
 from dettriton.errors import InputError
 
 PREFIX = "npz:"
 SCALE = "medmnist"
 LICENCE = "not stated"
-
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
 def is_own(name: str) -> bool:
@@ -118,7 +115,7 @@ def _read(name: str, data_dir: str | os.PathLike | None) -> tuple[Mapping[str, n
             return {key: archive[key] for key in archive.files}, path
     except FileNotFoundError:
         raise InputError(f"there is no file {path}, which {name} stands for; name its folder with --data-dir") from None
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} cannot be read as an npz archive of plain arrays: {error}") from error
 
 

@@ -1,21 +1,16 @@
 """The directory of a study: one study at a time, its workers included."""
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dettriton.errors import InputError
-
-try:
-    import fcntl
-except ImportError:  # not on this platform: two studies in one directory are then up to the user
-    fcntl = None
+from dettriton._lock import locked_directory
+from dettriton.train._directory import RECIPE, RESULT
+from dettriton.train.trace import FILE_NAME as TRACE
 
 RUNS = "runs"
-LOCK = "lock"
-_KEPT = ("recipe.json", "result.json", "trace.jsonl")
+_KEPT = (RECIPE, RESULT, TRACE)
 
 
 @contextmanager
@@ -29,27 +24,12 @@ def open_study(path: str | Path) -> Iterator[tuple[Path, int]]:
         InputError: the directory cannot be used, or another study uses it.
     """
     path = Path(path)
-    try:
-        (path / RUNS).mkdir(parents=True, exist_ok=True)
-        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise InputError(f"cannot use {path} as a study's directory: {error.strerror}; choose another --out") from None
-    try:
-        if fcntl is not None:
-            _hold(lock, path)
+    busy = (
+        f"another study is using {path}, or trainings of an interrupted one are still writing their checkpoints; "
+        "wait for them to end, or choose another directory (--out)"
+    )
+    with locked_directory(path, "a study's directory", busy) as lock:
         yield path, lock
-    finally:
-        os.close(lock)
-
-
-def _hold(lock: int, path: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(
-            f"another study is using {path}, or trainings of an interrupted one are still writing their checkpoints; "
-            "wait for them to end, or choose another directory (--out)"
-        ) from None
 
 
 def remove_large_files(folder: Path, keep: Iterable[str] = ()) -> None:

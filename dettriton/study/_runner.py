@@ -19,9 +19,8 @@ from dettriton.study._progress import Progress
 from dettriton.study._results import FILE_NAME, Results, open_results
 from dettriton.study._single import Task, carry_out
 from dettriton.study._workers import in_workers
+from dettriton.train._directory import WEIGHTS
 from dettriton.train.trainer import require_subnormals
-
-WEIGHTS = "weights.safetensors"
 
 
 def run_study(

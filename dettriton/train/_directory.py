@@ -1,28 +1,22 @@
 """The directory of a training run: one training at a time, and one recipe for its whole life."""
 
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dettriton._lock import locked_directory
 from dettriton.digest import canonical_json
 from dettriton.errors import InputError
 from dettriton.files import atomic_write, remove_partial
 from dettriton.train.checkpoint import checkpoint_paths, remove_unfinished
-from dettriton.train.recipe import Recipe
+from dettriton.train.recipe import Recipe, differing_settings
 from dettriton.train.trace import FILE_NAME as TRACE
-
-try:
-    import fcntl
-except ImportError:  # not on this platform: two trainings in one directory are then up to the user
-    fcntl = None
 
 RECIPE = "recipe.json"
 WEIGHTS = "weights.safetensors"
 RESULT = "result.json"
-LOCK = "lock"
 
 _DIGESTS = {"bitspec", "recipe_digest", "weights_digest", "weights_sha256"}
 
@@ -36,13 +30,8 @@ def open_directory(path: str | Path, recipe: Recipe, *, resume: bool) -> Iterato
             holds a run of another recipe.
     """
     path = Path(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise InputError(f"cannot use {path} as a run's directory: {error.strerror}; choose another --out") from None
-    try:
-        _lock(lock, path)
+    busy = f"another training is using {path}; wait for it to end, or choose another directory (--out)"
+    with locked_directory(path, "a run's directory", busy):
         _require_same_run(path, recipe, resume)
         for name in (RECIPE, WEIGHTS, RESULT):
             remove_partial(path / name)
@@ -50,8 +39,6 @@ def open_directory(path: str | Path, recipe: Recipe, *, resume: bool) -> Iterato
         if not (path / RECIPE).exists():
             atomic_write(path / RECIPE, canonical_json(recipe.to_dict()) + b"\n")
         yield path
-    finally:
-        os.close(lock)
 
 
 def read_run_recipe(path: Path) -> dict[str, Any]:
@@ -83,17 +70,6 @@ def read_result(path: Path) -> dict[str, Any]:
     return result
 
 
-def _lock(lock: int, path: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(
-            f"another training is using {path}; wait for it to end, or choose another directory (--out)"
-        ) from None
-
-
 def _require_same_run(path: Path, recipe: Recipe, resume: bool) -> None:
     started = (path / RECIPE).exists() or bool(checkpoint_paths(path)) or (path / TRACE).exists()
     if not started:
@@ -104,16 +80,8 @@ def _require_same_run(path: Path, recipe: Recipe, resume: bool) -> None:
         )
     before, now = read_run_recipe(path), json.loads(canonical_json(recipe.to_dict()))
     if before != now:
-        changes = "; ".join(_changes(before, now))
+        changes = "; ".join(f"[{s}] {key} was {x!r} and is {y!r}" for s, key, x, y in differing_settings(before, now))
         raise InputError(
             f"{path} holds a run of another recipe ({changes}). A run keeps its recipe: resume with the one it was "
             "started with, or choose another directory (--out)"
         )
-
-
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    for section in sorted({*before, *now}):
-        old, new = before.get(section, {}), now.get(section, {})
-        for key in sorted({*old, *new}):
-            if old.get(key) != new.get(key):
-                yield f"[{section}] {key} was {old.get(key)!r} and is {new.get(key)!r}"

@@ -2,7 +2,7 @@
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -213,6 +213,23 @@ def parse_recipe(tables: Mapping[str, Any], source: str = "recipe") -> Recipe:
     recipe = Recipe(**sections)
     _require_consistent(recipe, source)
     return recipe
+
+
+def differing_settings(
+    a: Mapping[str, Mapping[str, Any]], b: Mapping[str, Mapping[str, Any]], missing: Any = None
+) -> Iterator[tuple[str, str, Any, Any]]:
+    """Section, key and both values of each setting that two recipes' tables do not share, sorted.
+
+    Args:
+        a, b: section name to table, in one form: as JSON gives them back, say.
+        missing: the value of a setting that a side does not have.
+    """
+    for section, key in sorted(
+        {(section, key) for tables in (a, b) for section, table in tables.items() for key in table}
+    ):
+        first, second = (tables.get(section, {}).get(key, missing) for tables in (a, b))
+        if first != second:
+            yield section, key, first, second
 
 
 def _read(name: str, tables: Mapping[str, Any], where: str) -> Any:

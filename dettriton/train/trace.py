@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -29,6 +29,12 @@ def next_link(link: str, record: Mapping[str, Any]) -> str:
 def float_bits(value: float) -> str:
     """The binary32 bits of a number that binary32 holds, as eight hexadecimal digits."""
     return struct.pack(">f", value).hex()
+
+
+def float_of_bits(bits: str) -> float:
+    """The number that :func:`float_bits` wrote."""
+    (value,) = struct.unpack(">f", bytes.fromhex(bits))
+    return value
 
 
 @dataclass(frozen=True)
@@ -119,15 +125,24 @@ def read_trace(path: str | Path) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     try:
         for line in Path(path).read_bytes().splitlines():
-            record = json.loads(line)
-            if not isinstance(record, dict) or not {"step", "loss", "chain"} <= record.keys():
-                raise ValueError("it has no step, loss and chain")
-            records.append(record)
+            records.append(parse_record(line))
     except OSError as error:
         raise InputError(f"cannot read the trace {path}: {error.strerror}") from None
     except ValueError as error:
         raise InputError(f"{path}: line {len(records) + 1} is not a trace record: {error}") from None
     return records
+
+
+def parse_record(line: bytes) -> dict[str, Any]:
+    """A line of a trace file.
+
+    Raises:
+        ValueError: it is not a trace record.
+    """
+    record = json.loads(line)
+    if not isinstance(record, dict) or not {"step", "loss", "chain"} <= record.keys():
+        raise ValueError("it has no step, loss and chain")
+    return record
 
 
 def first_difference(a: str | Path, b: str | Path) -> Difference | None:
@@ -141,15 +156,18 @@ def first_difference(a: str | Path, b: str | Path) -> Difference | None:
             return Difference(index, None)
         if (left["step"], left["loss"]) != (right["step"], right["loss"]):
             return Difference(left["step"], None)
-        name = next(_differing_tensors(left.get("tensors"), right.get("tensors")), None)
+        names = differing_tensors(left.get("tensors"), right.get("tensors"))
+        name = names[0] if names else None
         if name is not None or left["chain"] != right["chain"]:
             return Difference(left["step"], name)
     return None
 
 
-def _differing_tensors(a: Mapping[str, str] | None, b: Mapping[str, str] | None) -> Iterator[str]:
-    if a is not None and b is not None:
-        yield from (name for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name))
+def differing_tensors(a: Mapping[str, str] | None, b: Mapping[str, str] | None) -> tuple[str, ...]:
+    """Names, sorted, of tensors whose recorded digests differ; none where a side recorded no tensors."""
+    if a is None or b is None:
+        return ()
+    return tuple(name for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name))
 
 
 def _line(record: Mapping[str, Any]) -> str:

@@ -9,11 +9,11 @@ import tiny_training as tiny
 import torch
 
 from dettriton.compare import compare, open_side
-from dettriton.compare._chain import number
 from dettriton.digest import all_differences, first_difference
 from dettriton.errors import InputError, IntegrityError
 from dettriton.train import parse_recipe
 from dettriton.train.checkpoint import checkpoint_paths
+from dettriton.train.trace import float_of_bits
 
 
 def diff(a, b):
@@ -62,7 +62,7 @@ def test_verify_first_differing_loss(go):
         losses[0][first],
         losses[1][first],
     )
-    assert found.trace.to_dict()["loss"]["a"]["value"] == number(losses[0][first])
+    assert found.trace.to_dict()["loss"]["a"]["value"] == float_of_bits(losses[0][first])
     assert found.trace.last_equal_tensors is None
     assert found.trace.tensors.step == 3
 
