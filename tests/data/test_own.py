@@ -117,5 +117,11 @@ def test_missing_and_damaged_files_are_told(tmp_path, monkeypatch):
         (tmp_path / "mine.npz").write_bytes(damaged)
         with pytest.raises(InputError, match="cannot be read"):
             data.load("npz:mine", tmp_path)
+    np.savez_compressed(tmp_path / "mine.npz", **signals())
+    packed = bytearray((tmp_path / "mine.npz").read_bytes())
+    packed[200:400] = bytes(200)
+    (tmp_path / "mine.npz").write_bytes(packed)
+    with pytest.raises(InputError, match="cannot be read"):
+        data.load("npz:mine", tmp_path)
     monkeypatch.setenv("DETTRITON_DATA", str(write(tmp_path, signals())))
     assert len(data.load("npz:mine")["train"]) == 6
