@@ -231,20 +231,9 @@ def test_verify_light_commands_do_not_import_torch(arguments):
     assert "CODE 0 TORCH False" in subprocess_imports(*arguments).stdout
 
 
-def test_verify_installed_command_fails_without_a_traceback(tmp_path):
-    process = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from dettriton.cli import main; main()",
-            "train",
-            "missing.toml",
-            "--out",
-            str(tmp_path),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+@pytest.mark.parametrize("command", [["-c", "from dettriton.cli import main; main()"], ["-m", "dettriton"]])
+def test_verify_commands_fail_without_a_traceback(tmp_path, command):
+    arguments = [*command, "train", "missing.toml", "--out", str(tmp_path)]
+    process = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60)
     assert process.returncode == 2
     assert process.stderr.startswith("dettriton: cannot read the recipe missing.toml")
