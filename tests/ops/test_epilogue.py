@@ -92,8 +92,16 @@ def test_verify_the_bits_of_its_parts_on_hard_inputs(hard, name, activation, kin
         assert agree(found, expected, any_nan=True)
 
 
-@pytest.mark.parametrize("name", ["linear", "conv1d"])
-@pytest.mark.parametrize("activation", ["relu", pytest.param("gelu", marks=pytest.mark.heavy)])
+@pytest.mark.parametrize(
+    "name, activation",
+    [
+        ("conv1d", "relu"),
+        *(
+            pytest.param(*case, marks=pytest.mark.heavy)
+            for case in [("conv1d", "gelu"), ("linear", "relu"), ("linear", "gelu")]
+        ),
+    ],
+)
 def test_verify_more_terms_than_a_program_takes(name, activation):
     together, apart, _ = fused_and_parts(name, activation)
     tiles = {"BLOCK": 64, "TILES": 3}
