@@ -23,10 +23,24 @@ from dettriton.zoo._manifest import (
 _HOMES = {
     "load": "_weights",
     "check": "_weights",
+    "check_folder": "_folder",
     "CheckResult": "_weights",
     "verify": "_verify",
     "VerifyResult": "_verify",
+    "spot_check": "_spot",
+    "SpotResult": "_spot_result",
     "release": "_release",
+    "export": "_export",
+    "Exported": "_export",
+    "load_folder": "_bundle",
+    "sign": "_sign",
+    "SignatureError": "_signature_file",
+    "Signed": "_verify_signature",
+    "verify_signature": "_verify_signature",
+    "push": "_hub",
+    "Pushed": "_hub",
+    "pull": "_hub",
+    "Pulled": "_hub",
 }
 
 __all__ = [

@@ -1,67 +1,17 @@
 """The manifest, one row a released model, and the recipes, released or not. Reading them does not import torch."""
 
 import difflib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
-from dettriton.errors import InputError, IntegrityError
+from dettriton.errors import InputError
 from dettriton.train.recipe import Recipe, load_recipe
+from dettriton.zoo._rows import DamagedReleaseError, Entry, manifest_bytes, parse_manifest
 
 DEFAULT = "ecg_resnet18_tiny.rhythm_sim"
 """The entry that the main command retrains; its data is made on the spot."""
 
 ROOT = Path(__file__).parent
-
-
-class DamagedReleaseError(IntegrityError):
-    """A released file does not have the digest of its manifest row."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A row of the manifest.
-
-    Attributes:
-        name: ``architecture.dataset``.
-        bitspec: version of the numeric contract that the row holds under.
-        file_sha256: of ``weights/NAME.safetensors``, as ``sha256sum`` prints it.
-        weights_digest: :func:`dettriton.digest.digest` of the trained parameters and buffers.
-        init_digest: of the model before the first step.
-        trace: last link of the training's chain of losses (:mod:`dettriton.train.trace`).
-        golden_digest: of the logits on the golden batch.
-        golden_file_sha256: of ``weights/NAME.golden.safetensors``.
-        dataset_sha256: :func:`dettriton.data.dataset_sha256` of the training data.
-        recipe_digest: :meth:`dettriton.train.recipe.Recipe.digest`.
-        best_epoch: epoch of the released weights, counted from 0.
-        validation, test: ``{"auc": ..., "acc": ...}`` by MedMNIST's protocol.
-        licence: of the weights.
-        data_licence: of the data they were trained on.
-        environments: where the row was reproduced, as :func:`dettriton.environment.environment` describes it.
-    """
-
-    name: str
-    bitspec: int
-    file_sha256: str
-    weights_digest: str
-    init_digest: str
-    trace: str
-    golden_digest: str
-    golden_file_sha256: str
-    dataset_sha256: str
-    recipe_digest: str
-    best_epoch: int
-    validation: Mapping[str, float]
-    test: Mapping[str, float]
-    licence: str
-    data_licence: str
-    environments: tuple[Mapping[str, Any], ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The row as JSON data."""
-        return asdict(self) | {"environments": list(self.environments)}
 
 
 def names() -> list[str]:
@@ -144,6 +94,11 @@ def golden_path(name: str) -> Path:
     return ROOT / "weights" / f"{name}.golden.safetensors"
 
 
+def segments_path(name: str) -> Path:
+    """Where the states of a released model's training lie, if they are kept."""
+    return ROOT / "weights" / f"{name}.segments"
+
+
 def manifest_path() -> Path:
     """Where the manifest lies."""
     return ROOT / "manifest.json"
@@ -153,29 +108,20 @@ def read_manifest() -> dict[str, Entry]:
     """All rows by name.
 
     Raises:
-        DamagedReleaseError: the file cannot be read, or is not a manifest.
+        DamagedReleaseError: the file cannot be read, is not a manifest, or has a schema that is not known here.
     """
     path = manifest_path()
     try:
-        rows = json.loads(path.read_bytes())["entries"]
-        return {name: _entry(name, row) for name, row in rows.items()}
+        data = path.read_bytes()
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedReleaseError(f"{path} is not a manifest: {error}. Reinstall dettriton") from None
+    except OSError as error:
+        raise DamagedReleaseError(f"{path} cannot be read: {error.strerror}. Reinstall dettriton") from None
+    return parse_manifest(data, str(path))
 
 
 def write_manifest(entries: Mapping[str, Entry]) -> None:
-    """Write all rows, keys sorted, atomically."""
+    """Write all rows in canonical form, atomically."""
     from dettriton.files import atomic_write
 
-    content = {"entries": {name: row.to_dict() for name, row in entries.items()}}
-    text = json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
-    atomic_write(manifest_path(), f"{text}\n".encode())
-
-
-def _entry(name: str, row: Mapping[str, Any]) -> Entry:
-    expected = {f.name for f in fields(Entry)}
-    if row.keys() != expected or row["name"] != name:
-        raise ValueError(f"the row of {name} does not have the keys {', '.join(sorted(expected))}")
-    return Entry(**{**row, "environments": tuple(row["environments"])})
+    atomic_write(manifest_path(), manifest_bytes(entries))

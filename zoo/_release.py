@@ -10,12 +10,16 @@ from dettriton.digest import digest, file_sha256
 from dettriton.environment import environment
 from dettriton.errors import InputError, IntegrityError
 from dettriton.files import load_safetensors, save_safetensors
+from dettriton.train._commitment import Commitment
 from dettriton.train._directory import RESULT, WEIGHTS, read_result
 from dettriton.train._run import make_model
 from dettriton.train.recipe import Recipe, load_recipe
 from dettriton.zoo import _manifest
 from dettriton.zoo._golden import golden_vectors
 from dettriton.zoo._manifest import Entry
+from dettriton.zoo._rows import is_name
+from dettriton.zoo._segments import keep_segments
+from dettriton.zoo._weights import steps_per_epoch, tensor_digests
 
 LICENCE = "Apache-2.0"
 
@@ -27,18 +31,21 @@ def release(recipe_path: str | Path, run_dir: str | Path, name: str | None = Non
 
     Args:
         recipe_path: the recipe file; a copy is kept in ``zoo/recipes`` under the model's name.
-        run_dir: the ``--out`` directory of its finished training.
+        run_dir: the ``--out`` directory of its finished training; its segments, if it kept some, are released too.
         name: ``architecture.dataset``; by default the recipe file's name without ``.toml``.
         replace_row: replace a row that has other digests.
 
     Raises:
-        InputError: the run is not finished, is of another recipe, or has other digests than the row.
+        InputError: the run is not finished, is of another recipe, or has other digests than the row; or it cannot be
+            released under this name.
         IntegrityError: the run's weights do not have the digest of its result.
     """
     recipe_path, run_dir = Path(recipe_path), Path(run_dir)
     name = name or recipe_path.name.removesuffix(".toml")
     recipe, result = load_recipe(recipe_path), read_result(run_dir)
     _require_own(recipe, result, run_dir)
+    if not is_name(name):
+        raise InputError(f"{name!r} cannot name a model: give architecture.dataset in letters, digits, _ and -")
     manifest = _manifest.read_manifest()
     before = manifest.get(name)
     if before is not None and before.weights_digest != result["weights_digest"] and not replace_row:
@@ -47,6 +54,7 @@ def release(recipe_path: str | Path, run_dir: str | Path, name: str | None = Non
             "find out why, or replace the row (--replace) if bits were changed on purpose"
         )
     row = _write_files(name, recipe, recipe_path, run_dir, result)
+    row = replace(row, segments=_segments(row, run_dir, recipe, before))
     known = before.environments if before is not None and before.weights_digest == row.weights_digest else ()
     here = environment()
     row = replace(row, environments=(*known, *([] if here in known else [here])))
@@ -59,6 +67,17 @@ def _require_own(recipe: Recipe, result: dict[str, Any], run_dir: Path) -> None:
         raise InputError(f"the run in {run_dir} is of another recipe: {result['recipe_digest']}, not {recipe.digest()}")
     if result["bitspec"] != BITSPEC:
         raise InputError(f"the run in {run_dir} follows bitspec {result['bitspec']}, not {BITSPEC}; train it again")
+
+
+def _segments(row: Entry, run_dir: Path, recipe: Recipe, before: Entry | None) -> Commitment | None:
+    """The run's segments, or those of the same weights that were released before."""
+    found = keep_segments(run_dir, row, steps_per_epoch(recipe, data.describe(recipe.data.name)))
+    if found is not None:
+        return found
+    if before is not None and before.trace == row.trace and before.weights_digest == row.weights_digest:
+        return before.segments
+    shutil.rmtree(_manifest.segments_path(row.name), ignore_errors=True)
+    return None
 
 
 def _write_files(name: str, recipe: Recipe, recipe_path: Path, run_dir: Path, result: dict[str, Any]) -> Entry:
@@ -94,4 +113,5 @@ def _write_files(name: str, recipe: Recipe, recipe_path: Path, run_dir: Path, re
         test=result["test"],
         licence=LICENCE,
         data_licence=info.licence,
+        tensors=tensor_digests(tensors),
     )

@@ -2,7 +2,8 @@
 
 import click
 
-from dettriton.cli import INTERRUPTED, _options, fail
+from dettriton.cli import _options, fail, stopped
+from dettriton.train.trace import DETAILS, STEP
 
 
 @click.command(short_help="Train a recipe; resume it after any stop.")
@@ -15,8 +16,20 @@ from dettriton.cli import INTERRUPTED, _options, fail
 @click.option(
     "--tensor-interval", type=click.IntRange(min=1), help="Trace every tensor's digest after each so many steps."
 )
+@click.option(
+    "--trace-detail", type=click.Choice(DETAILS), default=STEP, show_default=True, help="What a detailed trace adds."
+)
+@click.option(
+    "--trace-interval", type=click.IntRange(min=1), default=1, show_default=True, help="Details of one step in so many."
+)
+@click.option(
+    "--trace", "trace_file", type=click.Path(dir_okay=False), help="The detailed trace's file, if not in --out."
+)
 @click.option("--checkpoint-steps", type=click.IntRange(min=1), help="Write a checkpoint after each so many steps.")
 @click.option("--checkpoint-seconds", type=float, help="Write a checkpoint after so many seconds.")
+@click.option(
+    "--segments", type=click.IntRange(min=1), help="Keep the state after each so many steps, for spot checks."
+)
 @_options.as_json
 @click.pass_context
 def command(
@@ -28,8 +41,12 @@ def command(
     data_dir: str | None,
     download: bool,
     tensor_interval: int | None,
+    trace_detail: str,
+    trace_interval: int,
+    trace_file: str | None,
     checkpoint_steps: int | None,
     checkpoint_seconds: float | None,
+    segments: int | None,
     as_json: bool,
 ) -> None:
     """Train RECIPE into --out and print the digest of its weights.
@@ -38,6 +55,10 @@ def command(
 
     A checkpoint is written after each epoch. A run that was stopped, or killed, goes on with --resume to the same
     weights and the same trace.
+
+    --out holds trace.jsonl: each step's loss and chain. A detailed trace, trace-detail.jsonl or --trace FILE, adds
+    digests of the batch, gradients and updated tensors, and with activations of what each layer gives for a fixed probe
+    batch, so that `dettriton diff` names what parted first. The weights and the chain are the same at every detail.
     """
     from dettriton.zoo import find_recipe
 
@@ -55,11 +76,15 @@ def command(
             resume,
             download=download,
             tensor_interval=tensor_interval,
+            trace_detail=trace_detail,
+            trace_interval=trace_interval,
+            trace_file=trace_file,
             checkpoint_steps=checkpoint_steps,
             checkpoint_seconds=checkpoint_seconds,
+            segments=segments,
         )
-    except KeyboardInterrupt:
-        fail(ctx, "interrupted; the same command with --resume goes on from here", INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        fail(ctx, "interrupted; the same command with --resume goes on from here", stopped(stop))
     if as_json:
         _options.print_json(result.to_dict() | {"seconds": round(result.seconds, 3)})
         return

@@ -14,18 +14,38 @@ MISMATCH = 1
 @_options.device
 @_options.data_dir
 @_options.download
+@click.option("--spot", type=click.IntRange(min=1), metavar="K", help="Compute only K segments of the training again.")
+@click.option("--seed", help="Text that chooses the segments; by default a fresh random one, which is printed.")
+@click.option("--segments", type=click.Path(), metavar="DIR", help="Where the segments lie, if not in the release.")
 @_options.as_json
 @click.pass_context
 def command(
-    ctx: click.Context, name: str | None, device: str, data_dir: str | None, download: bool, as_json: bool
+    ctx: click.Context,
+    name: str | None,
+    device: str,
+    data_dir: str | None,
+    download: bool,
+    spot: int | None,
+    seed: str | None,
+    segments: str | None,
+    as_json: bool,
 ) -> None:
     """Retrain a released model from nothing and compare its hash with the released one.
 
     Without NAME: the model whose data comes with the installation. Exit code 0 on a match, 1 on a mismatch, 2 when it
     cannot run.
+
+    --spot K computes K segments of the training again, chosen by --seed, and compares the states that they end in. It
+    needs a release that carries segments, or the directory of a run that kept them (`dettriton train RECIPE --out DIR
+    --segments N`): as NAME, or as --segments for the released model NAME.
     """
     from dettriton import zoo
 
+    if spot is None and (seed is not None or segments is not None):
+        raise click.UsageError("--seed and --segments belong to a spot check: add --spot K")
+    if spot is not None:
+        _spot(ctx, name or zoo.DEFAULT, spot, seed, device, data_dir, segments, download, as_json)
+        return
     name = name or zoo.DEFAULT
     try:
         row = zoo.entry(name)
@@ -62,3 +82,30 @@ def _print_outcome(result: Any) -> None:
     click.echo(f"test     {got}  (released: {released})")
     verdict = click.style("MATCH", fg="green") if result.matches else click.style("MISMATCH", fg="red")
     click.echo(f"{verdict} {result.entry.name} in {result.result.seconds:.1f} s")
+
+
+def _spot(
+    ctx: click.Context,
+    name: str,
+    count: int,
+    seed: str | None,
+    device: str,
+    data_dir: str | None,
+    segments: str | None,
+    download: bool,
+    as_json: bool,
+) -> None:
+    from dettriton import zoo
+    from dettriton.cli._spot import print_outcome
+
+    try:
+        result = zoo.spot_check(name, count, seed, device, data_dir, segments=segments, download=download)
+    except zoo.DamagedReleaseError as error:
+        if as_json:
+            _options.print_json({"name": name, "match": False, "problem": str(error)})
+        fail(ctx, str(error), MISMATCH)
+    if as_json:
+        _options.print_json(result.to_dict())
+    else:
+        print_outcome(result, segments)
+    ctx.exit(0 if result.matches else MISMATCH)

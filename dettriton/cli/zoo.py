@@ -2,7 +2,7 @@
 
 import click
 
-from dettriton.cli import _options, _zoo_pages
+from dettriton.cli import _options, _zoo_pages, _zoo_share
 
 DAMAGED = 1
 UNRELEASED = "no released hash yet"
@@ -15,6 +15,10 @@ def command() -> None:
 
 command.add_command(_zoo_pages.site)
 command.add_command(_zoo_pages.card)
+command.add_command(_zoo_share.sign)
+command.add_command(_zoo_share.verify_signature)
+command.add_command(_zoo_share.push)
+command.add_command(_zoo_share.pull)
 
 
 @command.command("list")
@@ -61,8 +65,10 @@ def show(name: str, as_json: bool) -> None:
         _options.print_json({"entry": row, "recipe": recipe})
         return
     for key, value in (row or {"name": name, "weights_digest": UNRELEASED}).items():
-        if key == "environments":
+        if key in ("environments", "tensors"):
             click.echo(f"{key:20} {len(value)}")
+        elif key == "segments":
+            click.echo(f"{key:20} {len(value['leaves'])} of {value['every']} steps, root {value['root']}")
         else:
             click.echo(f"{key:20} {_options.metrics_line(value) if isinstance(value, dict) else value}")
     for section, table in recipe.items():
@@ -92,12 +98,19 @@ def hash_(file: str, as_json: bool) -> None:
 @_options.as_json
 @click.pass_context
 def check(ctx: click.Context, names: tuple[str, ...], device: str, as_json: bool) -> None:
-    """Check rows, files, digests and golden vectors of NAMES (or all) without training. Exit code 1 if one fails."""
+    """Check the manifest, and rows, files, digests and golden vectors of NAMES (or all), without training.
+
+    Exit code 1 if one fails.
+    """
     from dettriton import zoo
 
-    for name in names:
-        zoo.entry(name)
-    results = [zoo.check(name, device) for name in names or zoo.names()]
+    results = [zoo.check_folder()]
+    try:
+        for name in names:
+            zoo.entry(name)
+        results += [zoo.check(name, device) for name in names or zoo.names()]
+    except zoo.DamagedReleaseError:
+        pass  # the manifest cannot be read, as its own result says
     if as_json:
         _options.print_json({result.name: {"ok": result.ok, "problem": result.problem} for result in results})
     else:

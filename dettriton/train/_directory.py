@@ -18,7 +18,7 @@ RECIPE = "recipe.json"
 WEIGHTS = "weights.safetensors"
 RESULT = "result.json"
 
-_DIGESTS = {"bitspec", "recipe_digest", "weights_digest", "weights_sha256"}
+_DIGESTS = ("recipe_digest", "weights_digest", "weights_sha256")
 
 
 @contextmanager
@@ -48,7 +48,10 @@ def read_run_recipe(path: Path) -> dict[str, Any]:
         InputError: the directory holds no run, or its recipe cannot be read.
     """
     try:
-        return json.loads((path / RECIPE).read_bytes())
+        tables = _read_object(path / RECIPE)
+        if not all(isinstance(table, dict) for table in tables.values()):
+            raise ValueError("a section of it is not a table")
+        return tables
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} holds no readable {RECIPE}: {error}. Name the --out directory of a training"
@@ -62,12 +65,23 @@ def read_result(path: Path) -> dict[str, Any]:
         InputError: the training is not finished, or the file cannot be read.
     """
     try:
-        result = json.loads((path / RESULT).read_bytes())
-        if not isinstance(result, dict) or not result.keys() >= _DIGESTS:
-            raise ValueError(f"it lacks one of {', '.join(sorted(_DIGESTS))}")
+        result = _read_object(path / RESULT)
+        if type(result.get("bitspec")) is not int or not all(isinstance(result.get(name), str) for name in _DIGESTS):
+            raise ValueError(f"it lacks one of bitspec, {', '.join(_DIGESTS)}")
     except (OSError, ValueError) as error:
         raise InputError(f"{path} holds no finished training ({RESULT}: {error}); train to the end first") from None
     return result
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; raises OSError or ValueError."""
+    try:
+        found = json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(found, dict):
+        raise ValueError("it is not a JSON object")
+    return found
 
 
 def _require_same_run(path: Path, recipe: Recipe, resume: bool) -> None:

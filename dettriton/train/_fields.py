@@ -3,11 +3,15 @@
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from math import isfinite
+from reprlib import Repr
 from typing import Any, TypeVar
 
 from dettriton.errors import InputError
 
 Section = TypeVar("Section")
+
+_DEEPEST_ARRAY = 8
+_INTEGERS = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def flag() -> Kind:
 
 def integer(low: int, high: int) -> Kind:
     """An integer in [low, high]."""
-    accept = lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high  # noqa: E731 reads as a rule
+    accept = lambda v: _is_integer(v) and low <= v <= high  # noqa: E731 reads as a rule
     return Kind(f"an integer from {low} to {high}", lambda v: _require(accept(v), v))
 
 
@@ -59,7 +63,7 @@ def number(low: float, high: float = float("inf"), *, open_low: bool = False, op
     below = f" and {'below' if open_high else 'at most'} {high:g}" if isfinite(high) else ""
 
     def accept(v: Any) -> bool:
-        if isinstance(v, bool) or not isinstance(v, int | float) or not isfinite(v):
+        if isinstance(v, bool) or not (isinstance(v, float) or _is_integer(v)) or not isfinite(v):
             return False
         return (v > low if open_low else v >= low) and (v < high if open_high else v <= high)
 
@@ -79,10 +83,10 @@ def pair(each: Kind) -> Kind:
 def arguments() -> Kind:
     """A table of numbers, strings, booleans, and arrays of them, as TOML writes keyword arguments."""
 
-    def plain(v: Any) -> bool:
+    def plain(v: Any, depth: int = 0) -> bool:
         if isinstance(v, list | tuple):
-            return all(plain(item) for item in v)
-        return isinstance(v, bool | int | str) or (isinstance(v, float) and isfinite(v))
+            return depth < _DEEPEST_ARRAY and all(plain(item, depth + 1) for item in v)
+        return isinstance(v, bool | str) or _is_integer(v) or (isinstance(v, float) and isfinite(v))
 
     def parse(v: Any) -> dict[str, Any]:
         _require(isinstance(v, Mapping) and all(isinstance(k, str) and plain(item) for k, item in v.items()), v)
@@ -116,7 +120,7 @@ def read_section(cls: type[Section], table: Any, where: str) -> Section:
         try:
             values[key] = kind.parse(table[key])
         except ValueError:
-            raise InputError(f"{where}: '{key}' must be {kind.description}, got {table[key]!r}") from None
+            raise InputError(f"{where}: '{key}' must be {kind.description}, got {shown(table[key])}") from None
     return cls(**values)
 
 
@@ -129,7 +133,7 @@ def to_table(section: Any) -> dict[str, Any]:
 def require_table(table: Any, where: str) -> None:
     """Raise unless ``table`` is a mapping."""
     if not isinstance(table, Mapping):
-        raise InputError(f"{where} must be a table of keys and values, got {table!r}")
+        raise InputError(f"{where} must be a table of keys and values, got {shown(table)}")
 
 
 def require_known(table: Mapping[str, Any], known: Any, where: str, noun: str = "key") -> None:
@@ -137,6 +141,23 @@ def require_known(table: Mapping[str, Any], known: Any, where: str, noun: str = 
     for key in table:
         if key not in known:
             raise InputError(f"{where}: unknown {noun} '{key}'; allowed {noun}s: {', '.join(known)}")
+
+
+def shown(value: Any) -> str:
+    """A value for a message: of bounded length, and never an error, as ``repr`` of a long integer is one."""
+    try:
+        return _repr.repr(value)
+    except ValueError:
+        return f"an integer of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
+
+
+_repr = Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 200
+
+
+def _is_integer(v: Any) -> bool:
+    """Whether it is an integer of TOML, which has 64 bits."""
+    return isinstance(v, int) and not isinstance(v, bool) and v in _INTEGERS
 
 
 def _is_default(section: Any, f: Field) -> bool:

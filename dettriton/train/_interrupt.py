@@ -1,30 +1,48 @@
-"""Ctrl-C ends a training after the step that is being computed, with a checkpoint."""
+"""Ctrl-C, or SIGTERM, ends a training after the step that is being computed, with a checkpoint."""
 
 import signal
 import threading
 from types import FrameType, TracebackType
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(KeyboardInterrupt):
+    """The stop was asked for by SIGTERM, as service managers and batch systems do, not by Ctrl-C."""
+
 
 class Interrupt:
-    """A context in which the first SIGINT sets ``requested`` and the second one raises KeyboardInterrupt at once.
+    """A context in which the first SIGINT or SIGTERM sets ``requested`` and a second one raises at once.
 
     In a thread other than the main one, where Python delivers no signals, it does nothing.
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self._error: type[KeyboardInterrupt] | None = None
         self._in_main_thread = threading.current_thread() is threading.main_thread()
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal asked for a stop."""
+        return self._error is not None
+
+    def error(self) -> KeyboardInterrupt:
+        """What to raise at the stop: :class:`Terminated` after SIGTERM, else KeyboardInterrupt."""
+        return (self._error or KeyboardInterrupt)()
 
     def __enter__(self) -> "Interrupt":
         if self._in_main_thread:
-            self._before = signal.signal(signal.SIGINT, self._handle)
+            self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self._in_main_thread:
-            signal.signal(signal.SIGINT, self._before)
+            for number, handler in self._before.items():
+                # a handler that was not set from Python reads as None and cannot be put back
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
+        repeated = self.requested
+        self._error = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        if repeated:
+            raise self.error()

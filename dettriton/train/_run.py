@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 
@@ -18,6 +19,16 @@ from dettriton.train.recipe import Cosine, Recipe, Step
 _OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}
 
 
+class Watcher(Protocol):
+    """What a run shows its steps to."""
+
+    def batch(self, order: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor) -> None:
+        """The indices of the step's samples, what the model is given of them, and their labels."""
+
+    def gradients(self, model: torch.nn.Module) -> None:
+        """The model before the optimizer's step, its gradients complete."""
+
+
 class Run:
     """What a recipe makes of its data.
 
@@ -25,11 +36,14 @@ class Run:
         model: initialised, on the device.
         init_digest: digest of the model before step 0.
         steps_per_epoch, total_steps: counted in optimizer steps.
+        watcher: sees the batch and the gradients of each step, and must change nothing; None for nobody.
 
     Raises:
         InputError: recipe, model and data do not fit together.
         EngineError: the device is not here.
     """
+
+    watcher: Watcher | None = None
 
     def __init__(self, recipe: Recipe, splits: Mapping[str, Dataset], device: str):
         self.recipe = recipe
@@ -66,13 +80,18 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
         inputs = self._inputs(chosen)
-        loss = self._loss(self.model(inputs), self._data.labels[chosen])
+        labels = self._data.labels[chosen]
+        if self.watcher is not None:
+            self.watcher.batch(chosen, inputs, labels)
+        loss = self._loss(self.model(inputs), labels)
         value = loss.item()
         where = f"step {step} of epoch {epoch} (both counted from 0)"
         require_finite_loss(value, where, self.model, inputs)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         require_finite_gradients(self.model, where)
+        if self.watcher is not None:
+            self.watcher.gradients(self.model)
         self.optimizer.step()
         return value
 

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -17,6 +17,9 @@ from dettriton.train.trace import Position
 
 KEPT = 2
 
+Plain = TypeVar("Plain")
+
+_STATE_NAME = re.compile(r"optimizer\.\d{1,9}\..+", re.DOTALL)
 _NAME = re.compile(r"checkpoint-(\d{10})\.safetensors")
 
 
@@ -35,6 +38,15 @@ def best_epoch(scores: Iterable[EpochScores]) -> EpochScores:
 
 
 @dataclass(frozen=True)
+class DetailPosition:
+    """How the detailed trace of a run is written, and the length of its file."""
+
+    level: str
+    interval: int
+    size: int
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """Everything a run needs to go on from ``step`` as if it had never stopped.
 
@@ -49,6 +61,7 @@ class Checkpoint:
         optimizer: tensors of the optimizer's state, named ``<parameter index>.<key>``.
         optimizer_scalars: the rest of the optimizer's state under such names.
         best: the state of the model after its best epoch so far; empty before the first epoch ends.
+        detail: how and how far the detailed trace is written; None without one.
     """
 
     recipe_digest: str
@@ -62,6 +75,7 @@ class Checkpoint:
     optimizer: Mapping[str, torch.Tensor]
     optimizer_scalars: Mapping[str, int | float]
     best: Mapping[str, torch.Tensor]
+    detail: DetailPosition | None = None
 
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint holds besides tensors, as JSON data; fractions as numerator and denominator."""
@@ -75,6 +89,7 @@ class Checkpoint:
             "tensor_interval": self.tensor_interval,
             "scores": [{"epoch": s.epoch, "auc": _write(s.auc), "accuracy": _write(s.accuracy)} for s in self.scores],
             "optimizer": dict(self.optimizer_scalars),
+            **({} if self.detail is None else {"detail": asdict(self.detail)}),
         }
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -84,11 +99,12 @@ class Checkpoint:
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint atomically, then remove all but the newest :data:`KEPT`; returns its path."""
+    """Write a checkpoint atomically, then remove all but the newest :data:`KEPT` up to it; returns its path."""
     path = directory / f"checkpoint-{checkpoint.step:010d}.safetensors"
     tensors, metadata = checkpoint.tensors(), checkpoint.metadata()
     save_safetensors(path, tensors, metadata | {"content": digest(tensors, metadata)})
-    for old in checkpoint_paths(directory)[KEPT:]:
+    # a later one was passed over as damaged: it must not count as one of those to go back to
+    for old in [p for p in checkpoint_paths(directory) if p.name <= path.name][KEPT:]:
         old.unlink(missing_ok=True)
     return path
 
@@ -97,7 +113,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint and check its digest.
 
     Raises:
-        InputError: the file cannot be read or is not a checkpoint of this bitspec.
+        InputError: the file cannot be read, or is not a checkpoint, or not one of this bitspec.
         IntegrityError: its content does not have the digest written in it.
     """
     tensors, metadata = load_safetensors(path)
@@ -110,19 +126,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"the checkpoint {path} follows bitspec {metadata.get('bitspec')} and this dettriton is bitspec {BITSPEC}: "
             "finish the run with the version that began it, or train again from the start"
         )
-    return Checkpoint(
-        recipe_digest=metadata["recipe"],
-        init_digest=metadata["init"],
-        step=metadata["step"],
-        trace=Position(metadata["trace"]["link"], metadata["trace"]["size"]),
-        traced=metadata["traced"],
-        tensor_interval=metadata["tensor_interval"],
-        scores=tuple(EpochScores(s["epoch"], _read(s["auc"]), _read(s["accuracy"])) for s in metadata["scores"]),
-        model=_group(tensors, "model."),
-        optimizer=_group(tensors, "optimizer."),
-        optimizer_scalars=metadata["optimizer"],
-        best=_group(tensors, "best."),
-    )
+    try:
+        return _from_parts(tensors, metadata)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise InputError(
+            f"{path} is not a checkpoint of this version of dettriton ({type(error).__name__}: {error}): finish the run "
+            "with the version that began it, or train again from the start"
+        ) from error
 
 
 def load_newest(directory: Path, report: Callable[[str], None]) -> Checkpoint | None:
@@ -179,6 +189,48 @@ def restore_optimizer(
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _from_parts(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> Checkpoint:
+    interval, scalars = metadata["tensor_interval"], metadata["optimizer"]
+    for name in [n for n in tensors if n.startswith("optimizer.")] + [f"optimizer.{n}" for n in scalars]:
+        if not _STATE_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} does not name a parameter's state")
+    if not all(type(value) in (int, float) for value in scalars.values()):
+        raise ValueError("the optimizer's state holds something that is no number")
+    scores = tuple(EpochScores(_count(s["epoch"]), _read(s["auc"]), _read(s["accuracy"])) for s in metadata["scores"])
+    if [s.epoch for s in scores] != [*range(len(scores))]:
+        raise ValueError("the epochs of its scores are not in order")
+    return Checkpoint(
+        recipe_digest=_of_type(str, metadata["recipe"]),
+        init_digest=_of_type(str, metadata["init"]),
+        step=_count(metadata["step"]),
+        trace=Position(_of_type(str, metadata["trace"]["link"]), _count(metadata["trace"]["size"])),
+        traced=_of_type(bool, metadata["traced"]),
+        tensor_interval=None if interval is None else _count(interval, 1),
+        scores=scores,
+        model=_group(tensors, "model."),
+        optimizer=_group(tensors, "optimizer."),
+        optimizer_scalars=scalars,
+        best=_group(tensors, "best."),
+        detail=_read_detail(**metadata["detail"]) if "detail" in metadata else None,
+    )
+
+
+def _read_detail(level: Any, interval: Any, size: Any) -> DetailPosition:
+    return DetailPosition(_of_type(str, level), _count(interval, 1), _count(size))
+
+
+def _of_type(kind: type[Plain], value: Any) -> Plain:
+    if type(value) is not kind:
+        raise TypeError(f"{value!r:.80} is not of type {kind.__name__}")
+    return value
+
+
+def _count(value: Any, low: int = 0) -> int:
+    if not low <= _of_type(int, value) < 2**63:
+        raise ValueError(f"{value!r:.80} counts nothing")
+    return value
 
 
 def _group(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

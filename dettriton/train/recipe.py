@@ -19,6 +19,7 @@ from dettriton.train._fields import (
     require_known,
     require_table,
     setting,
+    shown,
     text,
     to_table,
 )
@@ -192,7 +193,7 @@ def load_recipe(path: str | Path) -> Recipe:
         raise InputError(
             f"cannot read the recipe {path}: {error.strerror}; give the path of a recipe file (TOML)"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the recipe {path} is not valid TOML: {error}") from None
     return parse_recipe(tables, str(path))
 
@@ -208,6 +209,7 @@ def parse_recipe(tables: Mapping[str, Any], source: str = "recipe") -> Recipe:
         InputError: an unknown section or key (the message lists the allowed ones), a missing one, a wrong type, a
             value out of range, or settings that contradict each other.
     """
+    require_table(tables, source)
     require_known(tables, _SECTIONS, source, "section")
     sections = {name: _read(name, tables, f"{source}, [{name}]") for name in _SECTIONS}
     recipe = Recipe(**sections)
@@ -246,7 +248,7 @@ def _read_variant(variants: Mapping[str, type], table: Any, where: str) -> Any:
     name = table.get("name")
     if not isinstance(name, str) or name not in variants:
         listed = " or ".join(f'"{v}"' for v in variants)
-        got = "it is missing" if name is None else f"got {name!r}"
+        got = "it is missing" if name is None else f"got {shown(name)}"
         raise InputError(f"{where}: 'name' must be {listed}; {got}")
     return read_section(variants[name], table, where)
 

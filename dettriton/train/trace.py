@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -12,8 +13,12 @@ from types import TracebackType
 from typing import Any
 
 from dettriton.errors import InputError, IntegrityError
+from dettriton.train._records import parse_record
 
 FILE_NAME = "trace.jsonl"
+
+STEP, ACTIVATIONS = "step", "activations"
+DETAILS = (STEP, "gradients", ACTIVATIONS)
 
 
 def first_link(recipe_digest: str, init_digest: str) -> str:
@@ -45,8 +50,61 @@ class Position:
     size: int
 
 
+class TraceFile:
+    """A trace on the disk that goes on from a position; open it to write, and close it as often as you like.
+
+    Args:
+        path: the file, made if need be. Whatever it holds beyond ``position`` is cut off when it is opened.
+        position: where to go on.
+
+    Raises:
+        IntegrityError: the file is shorter than ``position``, or does not lead to its link.
+        InputError: from the methods: it cannot be opened or written.
+    """
+
+    def __init__(self, path: Path, position: Position):
+        _require_leads_to(path, position)
+        self._path, self._begin = path, position.size
+        self._file = None
+
+    def open(self) -> None:
+        """Open the file, at its position."""
+        with self._writable():
+            self._file = open(self._path, "ab")  # noqa: SIM115 closed by close()
+            self._file.truncate(self._begin)
+            self._file.seek(0, os.SEEK_END)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Add a line."""
+        with self._writable():
+            self._file.write(_line(record).encode())
+
+    def size(self) -> int:
+        """The length of the file, all of which is on the disk when this returns."""
+        with self._writable():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            return self._file.tell()
+
+    def close(self) -> None:
+        """Write what is left and close the file."""
+        if self._file is not None:
+            with self._writable():
+                self._file.close()
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"cannot write the trace {self._path}: {error.strerror}. Check that its directory exists, is writable "
+                "and has space; a run that has begun goes on with --resume"
+            ) from error
+
+
 class Trace:
-    """Appends steps to a chain, and to a file if one is open.
+    """Appends steps to a chain, and to a file if there is one, inside a ``with`` block.
 
     The chain covers the step number and the loss bits of each step and, at the end of an epoch, the digest of every
     tensor. Digests written at other steps (``tensor_interval``) stay outside it, so that a run traced more closely
@@ -58,18 +116,16 @@ class Trace:
 
     Raises:
         IntegrityError: the file is shorter than ``position``, or does not lead to its link.
+        InputError: from the ``with`` block: it cannot be written.
     """
 
     def __init__(self, position: Position, path: Path | None):
         self.link = position.link
-        self._file = None
-        if path is not None:
-            _require_leads_to(path, position)
-            self._file = open(path, "ab")  # noqa: SIM115 closed by close()
-            self._file.truncate(position.size)
-            self._file.seek(0, os.SEEK_END)
+        self._file = None if path is None else TraceFile(path, position)
 
-    def append(self, step: int, loss: float, tensors: Mapping[str, str] | None = None, *, ends_epoch: bool) -> None:
+    def append(
+        self, step: int, loss: float, tensors: Mapping[str, str] | None = None, *, ends_epoch: bool
+    ) -> dict[str, Any]:
         """Add a step.
 
         Args:
@@ -77,21 +133,21 @@ class Trace:
             loss: a number that binary32 holds.
             tensors: name to digest of every tensor after the step's update; required at the end of an epoch.
             ends_epoch: whether the step is the last of its epoch.
+
+        Returns:
+            The record, as a file holds it.
         """
         record: dict[str, Any] = {"step": step, "loss": float_bits(loss)}
         chained = record | {"tensors": dict(tensors)} if ends_epoch and tensors is not None else record
         self.link = next_link(self.link, chained)
+        written = record | {"chain": self.link} | ({} if tensors is None else {"tensors": dict(tensors)})
         if self._file is not None:
-            written = record | {"chain": self.link} | ({} if tensors is None else {"tensors": dict(tensors)})
-            self._file.write(_line(written).encode())
+            self._file.write(written)
+        return written
 
     def position(self) -> Position:
         """Where the trace stands now; what is before it is on the disk when this returns."""
-        if self._file is None:
-            return Position(self.link, 0)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return Position(self.link, self._file.tell())
+        return Position(self.link, 0 if self._file is None else self._file.size())
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
@@ -99,6 +155,8 @@ class Trace:
             self._file.close()
 
     def __enter__(self) -> "Trace":
+        if self._file is not None:
+            self._file.open()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -131,18 +189,6 @@ def read_trace(path: str | Path) -> list[dict[str, Any]]:
     except ValueError as error:
         raise InputError(f"{path}: line {len(records) + 1} is not a trace record: {error}") from None
     return records
-
-
-def parse_record(line: bytes) -> dict[str, Any]:
-    """A line of a trace file.
-
-    Raises:
-        ValueError: it is not a trace record.
-    """
-    record = json.loads(line)
-    if not isinstance(record, dict) or not {"step", "loss", "chain"} <= record.keys():
-        raise ValueError("it has no step, loss and chain")
-    return record
 
 
 def first_difference(a: str | Path, b: str | Path) -> Difference | None:
@@ -185,6 +231,6 @@ def _require_leads_to(path: Path, position: Position) -> None:
     last = head[head.rfind(b"\n", 0, -1) + 1 :]
     if len(head) < position.size or f'"chain":"{position.link}"'.encode() not in last:
         raise IntegrityError(
-            f"the trace {path} does not lead to the checkpoint beside it: it was cut or edited. Move the directory "
-            "away and train again from the start"
+            f"the trace {path} does not lead to the checkpoint of the run: it was cut or edited, or it is not where "
+            "the run wrote it (--trace). Put it back, or move the directory away and train again from the start"
         )

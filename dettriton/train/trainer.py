@@ -13,11 +13,13 @@ from dettriton.digest import canonical_json, digest, file_sha256
 from dettriton.errors import EngineError, InputError, NonFiniteError
 from dettriton.exact.ieee import keeps_subnormals
 from dettriton.files import atomic_write, save_safetensors
+from dettriton.train._detail import Detail, DetailedTrace
 from dettriton.train._directory import RESULT, WEIGHTS, open_directory
 from dettriton.train._display import Display, make_display
 from dettriton.train._finite import require_finite_state
 from dettriton.train._interrupt import Interrupt
 from dettriton.train._run import Run
+from dettriton.train._segment_writer import open_segments
 from dettriton.train.checkpoint import (
     Checkpoint,
     EpochScores,
@@ -30,7 +32,7 @@ from dettriton.train.checkpoint import (
 from dettriton.train.evaluate import Scores, score
 from dettriton.train.recipe import Recipe
 from dettriton.train.trace import FILE_NAME as TRACE
-from dettriton.train.trace import Position, Trace, first_link
+from dettriton.train.trace import STEP, Position, Trace, first_link
 
 _log = logging.getLogger(__name__)
 
@@ -94,8 +96,12 @@ def train(
     download: bool = False,
     splits: Mapping[str, data.Dataset] | None = None,
     tensor_interval: int | None = None,
+    trace_detail: str = STEP,
+    trace_interval: int = 1,
+    trace_file: str | Path | None = None,
     checkpoint_steps: int | None = None,
     checkpoint_seconds: float | None = None,
+    segments: int | None = None,
 ) -> TrainResult:
     """Train a recipe; the same recipe gives the same bits on every machine and device, stopped and resumed or not.
 
@@ -105,7 +111,8 @@ def train(
 
     ``out_dir`` then holds ``weights.safetensors``, ``result.json``, ``recipe.json``, ``trace.jsonl`` and the last two
     checkpoints. A run that was killed at any moment goes on from there with ``resume=True``, to the same weights and
-    the same trace. Ctrl-C stops after the current step with a checkpoint and raises KeyboardInterrupt.
+    the same trace. Ctrl-C, or SIGTERM, stops after the current step with a checkpoint and raises
+    KeyboardInterrupt; a second one stops at once.
 
     Args:
         recipe: from :func:`dettriton.train.load_recipe`.
@@ -118,7 +125,14 @@ def train(
         trace: write ``trace.jsonl``; a resumed run must say the same.
         tensor_interval: also trace a digest of every tensor after each so many steps (always after each epoch); a
             resumed run must say the same.
+        trace_detail, trace_interval: what a detailed trace adds to the lines of ``trace.jsonl``, and after how many
+            steps again: see :class:`dettriton.train._detail.Detail`. The chain and the weights are the same at every
+            detail; a resumed run must say the same.
+        trace_file: where the detailed trace is written; by default ``trace-detail.jsonl`` in ``out_dir``, unless the
+            detail is ``"step"``. A new run does not write over a file; a resumed run must say where the file is.
         checkpoint_steps, checkpoint_seconds: also write a checkpoint when so much was done since the last one.
+        segments: also keep the whole state after each so many steps and at the end, with an index, in ``segments``
+            (:mod:`dettriton.train.segments`), for spot checks; a resumed run must say the same.
 
     Raises:
         InputError: recipe, data, device and directory do not fit together; the message says which.
@@ -127,15 +141,22 @@ def train(
         EngineError: the device is not here, or the process flushes subnormals to zero.
     """
     started = time.monotonic()
-    for name, value in {"tensor_interval": tensor_interval, "checkpoint_steps": checkpoint_steps}.items():
+    counts = {"tensor_interval": tensor_interval, "checkpoint_steps": checkpoint_steps, "segments": segments}
+    for name, value in counts.items():
         if value is not None and value < 1:
             raise InputError(f"{name} counts steps from 1, got {value}")
+    detail = Detail(trace_detail, trace_interval, None if trace_file is None else Path(trace_file))
+    if detail.is_written and not trace:
+        raise InputError("there is no detailed trace without a trace: leave out trace=False, or detail and file")
+    detail.require_place(Path(out_dir), resume=resume)
     require_subnormals()
     if splits is None:
         splits = data.load(recipe.data.name, data_dir, download)
     run = Run(recipe, splits, device)
     with open_directory(out_dir, recipe, resume=resume) as directory:
-        session = _Session(run, directory, resume, trace, tensor_interval, checkpoint_steps, checkpoint_seconds)
+        session = _Session(
+            run, directory, resume, trace, tensor_interval, detail, checkpoint_steps, checkpoint_seconds, segments
+        )
         session.go(progress)
         return _finish(session, time.monotonic() - started)
 
@@ -162,8 +183,10 @@ class _Session:
     resume: bool
     traced: bool
     tensor_interval: int | None
+    detail: Detail
     checkpoint_steps: int | None
     checkpoint_seconds: float | None
+    segment_steps: int | None = None
     step: int = 0
     scores: list[EpochScores] = field(default_factory=list)
     best_state: dict[str, Any] = field(default_factory=dict)
@@ -175,13 +198,21 @@ class _Session:
         if checkpoint is not None:
             self._restore(checkpoint)
             position = checkpoint.trace
+        self.segments = open_segments(self.directory, self.run, self.segment_steps, self.step)
         self.trace = Trace(position, self.directory / TRACE if self.traced else None)
+        reached = None if checkpoint is None else checkpoint.detail
+        self.detailed = DetailedTrace(self.detail, self.run, self.directory, position.link, reached)
         self._saved_step, self._saved_time = self.step, time.monotonic()
 
     def go(self, progress: bool) -> None:
         """Compute the steps that are left."""
         epochs, total = self.run.recipe.train.epochs, self.run.total_steps
-        with self.trace, Interrupt() as interrupt, make_display(progress, epochs, total, self.step) as display:
+        with (
+            self.trace,
+            self.detailed,
+            Interrupt() as interrupt,
+            make_display(progress, epochs, total, self.step) as display,
+        ):
             losses: list[float] = []
             while self.step < total:
                 losses.append(self._advance())
@@ -194,19 +225,22 @@ class _Session:
                     self._save()
                 if interrupt.requested and self.step < total:
                     _log.warning("stopped after step %d, with a checkpoint", self.step - 1)
-                    raise KeyboardInterrupt
+                    raise interrupt.error()
 
     def best(self) -> EpochScores:
         """The epoch whose weights are the result."""
         return best_epoch(self.scores)
 
     def _advance(self) -> float:
-        loss = self.run.step(self.step)
+        with self.detailed.watching(self.step):
+            loss = self.run.step(self.step)
         ends_epoch = (self.step + 1) % self.run.steps_per_epoch == 0
         traced = ends_epoch or (self.tensor_interval is not None and (self.step + 1) % self.tensor_interval == 0)
         tensors = self.run.tensor_digests() if traced else None
-        self.trace.append(self.step, loss, tensors, ends_epoch=ends_epoch)
+        self.detailed.append(self.trace.append(self.step, loss, tensors, ends_epoch=ends_epoch))
         self.step += 1
+        if self.segments is not None:
+            self.segments.after_step(self.run, self.step, self.trace.link)
         return loss
 
     def _end_epoch(self, display: Display, losses: Sequence[float]) -> None:
@@ -242,14 +276,21 @@ class _Session:
             optimizer=tensors,
             optimizer_scalars=scalars,
             best=self.best_state,
+            detail=self.detailed.position(),
         )
         save_checkpoint(self.directory, checkpoint)
         self._saved_step, self._saved_time = self.step, time.monotonic()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self._require_own(checkpoint)
-        self.run.model.load_state_dict(dict(checkpoint.model))
-        restore_optimizer(self.run.optimizer, checkpoint.optimizer, checkpoint.optimizer_scalars)
+        try:
+            self.run.model.load_state_dict(dict(checkpoint.model))
+            restore_optimizer(self.run.optimizer, checkpoint.optimizer, checkpoint.optimizer_scalars)
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f"the checkpoint of the run in {self.directory} does not fit its recipe: {error}. Train again from the "
+                "start, in another directory (--out)"
+            ) from error
         self.step, self.scores, self.best_state = checkpoint.step, list(checkpoint.scores), dict(checkpoint.best)
 
     def _require_own(self, checkpoint: Checkpoint) -> None:
@@ -261,12 +302,21 @@ class _Session:
                 f"{where} began from other initial weights ({checkpoint.init_digest}, now {self.run.init_digest}): the "
                 "model or its initialisation has changed since. Finish it with the version that began it, or start anew"
             )
+        if (
+            len(checkpoint.scores) != checkpoint.step // self.run.steps_per_epoch
+            or checkpoint.step > self.run.total_steps
+        ):
+            raise InputError(
+                f"{where} has a checkpoint after {checkpoint.step} steps with {len(checkpoint.scores)} validations, which "
+                "this recipe does not lead to. Train again from the start, in another directory (--out)"
+            )
         kept, asked = (checkpoint.traced, checkpoint.tensor_interval), (self.traced, self.tensor_interval)
         if kept != asked:
             raise InputError(
                 f"{where} was begun with trace={kept[0]} and tensor_interval={kept[1]}; resume with the same, so that "
                 "its trace is that of an uninterrupted run"
             )
+        self.detail.require_same(checkpoint.detail, where)
 
 
 def _finish(session: _Session, seconds: float) -> TrainResult:
