@@ -35,11 +35,12 @@ def command(
     """Find where the trainings A and B parted: settings, data, initial weights, first step and first tensor.
 
     A and B are each the --out directory of `dettriton train`, finished or not; its trace.jsonl, a checkpoint or
-    weights.safetensors; or a name that `dettriton zoo list` shows.
+    weights.safetensors; or a name that `dettriton zoo list` shows. Where both were traced in detail (`dettriton train
+    --trace-detail`), it names the phase too: inputs, forward of which layer, gradient or update of which parameter.
 
-    --rerun, for two directories, runs both recipes from their last common checkpoint and names what parts first: data
-    order, inputs, forward of which module, loss, gradient or update of which parameter. If nothing does, it says which
-    of the two this machine agrees with.
+    --rerun, for two directories, runs both recipes from the newest checkpoint or segment that both kept and that is the
+    same in both, and names what parts first: data order, inputs, forward of which module, loss, gradient or update of
+    which parameter. If nothing does, it says which of the two this machine agrees with.
 
     Steps count from 0. Exit code 0 if nothing differs as far as both go, 1 if something does, 2 when it cannot compare.
     """
@@ -97,7 +98,9 @@ def _print_trace(trace: Any) -> None:
         for side, loss in trace.loss.to_dict().items():
             if side != "step":
                 click.echo(f"    {side.upper()} {loss['value']!r} (0x{loss['bits']})")
-    if trace.first_step is not None:
+    if trace.detail is not None:
+        click.echo(f"  first difference in detail: {trace.detail}\n    {trace.detail.reason}")
+    elif trace.first_step is not None:
         last = trace.last_equal_tensors
         told = "no equal tensors recorded before" if last is None else f"all recorded tensors equal after step {last}"
         click.echo(f"  {told}")

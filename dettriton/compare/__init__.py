@@ -10,6 +10,7 @@ _HOMES = {
     "open_side": "_sides",
     "read_chain": "_chain",
     "TraceComparison": "_chain",
+    "DetailDifference": "_details",
     "Comparison": "_recorded",
     "compare": "_recorded",
     "PhaseDifference": "_phases",

@@ -1,15 +1,14 @@
 """Traces: reading one whose chain holds, and the first step where two differ."""
 
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dettriton.compare._details import DetailDifference, Record, first_detail
 from dettriton.errors import InputError, IntegrityError
-from dettriton.train.trace import differing_tensors, float_of_bits, next_link, parse_record
-
-Record = Mapping[str, Any]
+from dettriton.train._records import parse_record
+from dettriton.train.trace import differing_tensors, float_of_bits, next_link
 
 
 def read_chain(path: Path, origin: str | None = None) -> tuple[list[Record], str | None]:
@@ -68,6 +67,7 @@ class TraceComparison:
     Attributes:
         steps_a, steps_b: how many steps each holds; the shorter one's are compared.
         loss, tensors: the first differences, or None.
+        detail: the first difference that the details of both place in a phase, or None.
         last_equal_tensors: the last step before both of them after which all recorded tensor digests were equal.
         same_origin: whether both chains start from the same recipe and initial weights; None where the first step
             differs already and cannot tell.
@@ -77,19 +77,24 @@ class TraceComparison:
     steps_b: int
     loss: LossDifference | None
     tensors: TensorDifference | None
+    detail: DetailDifference | None
     last_equal_tensors: int | None
     same_origin: bool | None
 
     @property
     def first_step(self) -> int | None:
         """The first step where something recorded differs."""
-        return min((found.step for found in (self.loss, self.tensors) if found is not None), default=None)
+        steps = [found.step for found in (self.loss, self.tensors) if found is not None]
+        if self.detail is not None:
+            steps.append(self.detail.step or 0)
+        return min(steps, default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON data."""
         return asdict(self) | {
             "loss": None if self.loss is None else self.loss.to_dict(),
             "tensors": None if self.tensors is None else asdict(self.tensors) | {"names": list(self.tensors.names)},
+            "detail": None if self.detail is None else self.detail.to_dict(),
             "first_step": self.first_step,
         }
 
@@ -108,7 +113,8 @@ def compare_traces(a: Sequence[Record], b: Sequence[Record]) -> TraceComparison:
                 break
             if loss is None or x["step"] < loss.step:
                 last_equal = x["step"]
-    return TraceComparison(len(a), len(b), loss, tensors, last_equal, _same_origin(a, b))
+    detail = first_detail(_pairs(a, b))
+    return TraceComparison(len(a), len(b), loss, tensors, detail, last_equal, _same_origin(a, b))
 
 
 def _pairs(a: Sequence[Record], b: Sequence[Record]) -> Iterator[tuple[Record, Record]]:
@@ -124,13 +130,9 @@ def _same_origin(a: Sequence[Record], b: Sequence[Record]) -> bool | None:
 
 def _parse(line: bytes, path: Path, line_number: int) -> Record:
     try:
-        record = parse_record(line)
-        float_of_bits(record["loss"])
-        if not isinstance(record.get("tensors", {}), dict):
-            raise ValueError("its tensors are not names and digests")
-    except (ValueError, TypeError, struct.error) as error:
+        return parse_record(line)
+    except ValueError as error:
         raise InputError(f"{path}: line {line_number} is not a trace record: {error}") from None
-    return record
 
 
 def _require_chain(records: Sequence[Record], path: Path, origin: str | None) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from dettriton.compare._state import names_of_model, state_groups
 from dettriton.digest import tensor_digest
+from dettriton.train._detail import tensors_in
 from dettriton.train._run import Run
 from dettriton.train.checkpoint import optimizer_state, restore_optimizer
 
@@ -114,10 +115,10 @@ def _watch_calls(seen: Observation, name: str, module: torch.nn.Module) -> Itera
 
     def before(module: torch.nn.Module, args: Any, named: Any) -> None:
         # digests, because a module may change its inputs in place and copies of all of them would double the memory
-        open_calls.append(tuple(tensor_digest("", t) for t in _tensors((args, named))))
+        open_calls.append(tuple(tensor_digest("", t) for t in tensors_in((args, named))))
 
     def after(module: torch.nn.Module, args: Any, output: Any) -> None:
-        outputs = tuple(_copy(t) for t in _tensors(output))
+        outputs = tuple(_copy(t) for t in tensors_in(output))
         seen.calls.append(Call(name, type(module).__qualname__, open_calls.pop(), outputs))
 
     yield module.register_forward_pre_hook(before, with_kwargs=True)
@@ -129,17 +130,6 @@ def _watch_gradient(seen: Observation, name: str) -> Any:
         seen.gradients[name] = _copy(parameter.grad)
 
     return complete
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,41 +1,20 @@
 """Where two trainings parted, by running both again side by side in this process."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from dettriton import data
-from dettriton.compare._observed import ObservedRun, Snapshot
+from dettriton.compare._observed import ObservedRun
 from dettriton.compare._phases import PhaseDifference, first_phase
 from dettriton.compare._recorded import Comparison
-from dettriton.compare._sides import Side
+from dettriton.compare._starts import newest_shared
+from dettriton.compare._witness import Disagreement, Witness
 from dettriton.data import dataset_sha256
-from dettriton.digest import tensor_digest
 from dettriton.errors import InputError
 from dettriton.train.recipe import parse_recipe
-from dettriton.train.trace import float_bits
 from dettriton.train.trainer import require_subnormals
-
-
-@dataclass(frozen=True)
-class Disagreement:
-    """The first thing a training recorded that its recipe does not give here.
-
-    Attributes:
-        step: counted from 0; None for what is known before step 0.
-        what: ``"loss"``, ``"initial weights"``, or ``"tensor NAME"`` after the step.
-        recorded, here: bits of the loss, or digests.
-    """
-
-    step: int | None
-    what: str
-    recorded: str
-    here: str
-
-    def __str__(self) -> str:
-        where = "before step 0" if self.step is None else f"at step {self.step}"
-        return f"{where} ({self.what}: recorded {self.recorded[:16]}, here {self.here[:16]})"
 
 
 @dataclass(frozen=True)
@@ -47,7 +26,7 @@ class Rerun:
         computed: how many were.
         found: the first difference of the two re-runs, or None.
         a, b: where each re-run leaves what its own training recorded, or None.
-        checked_a, checked_b: how many recorded losses and sets of tensors each re-run was compared with.
+        checked_a, checked_b: how many recorded losses and sets of digests each re-run was compared with.
         same_recipe: whether both ran the same recipe.
         notes: on the data.
     """
@@ -128,7 +107,7 @@ def rerun(
     end = _end(comparison, runs)
     begin = _shared_start(comparison, runs, end)
     report(f"running steps {begin} to {end - 1} of both recipes again")
-    witnesses = [_Witness(side, run) for side, run in zip((comparison.a, comparison.b), runs, strict=True)]
+    witnesses = [Witness(side, run) for side, run in zip((comparison.a, comparison.b), runs, strict=True)]
     for witness in witnesses:
         witness.check_start()
 
@@ -156,44 +135,6 @@ def _testimony(letter: str, found: Disagreement | None, checked: int) -> str:
     if found is not None:
         return f"contradicts {letter} {found}"
     return f"agrees with {letter}" if checked else f"finds no record of {letter} to compare with"
-
-
-@dataclass
-class _Witness:
-    """Compares a re-run with what its training recorded, until the first disagreement."""
-
-    side: Side
-    run: ObservedRun
-    found: Disagreement | None = None
-    computed: int = 0
-    checked: int = 0
-    tensors: dict[int, Mapping[str, str]] = field(default_factory=dict)
-
-    def __post_init__(self):
-        self.losses = {r["step"]: r["loss"] for r in self.side.trace or ()}
-        for step, checkpoint in self.side.checkpoints.items():
-            self.tensors[step - 1] = {name: tensor_digest(name, t) for name, t in checkpoint.model.items()}
-        self.tensors |= {r["step"]: r["tensors"] for r in self.side.trace or () if "tensors" in r}
-
-    def check_start(self) -> None:
-        recorded, here = self.side.init_digest, self.run.init_digest
-        if recorded is not None and recorded != here:
-            self.found = Disagreement(None, "initial weights", recorded, here)
-
-    def check(self, step: int, loss: float) -> None:
-        self.computed += 1
-        if step in self.losses:
-            self.checked += 1
-            self._compare(step, "loss", self.losses[step], float_bits(loss))
-        if step in self.tensors and self.found is None:
-            self.checked += 1
-            here = self.run.tensor_digests()
-            for name, recorded in self.tensors[step].items():
-                self._compare(step, f"tensor {name}", recorded, here.get(name, "missing"))
-
-    def _compare(self, step: int, what: str, recorded: str, here: str) -> None:
-        if self.found is None and recorded != here:
-            self.found = Disagreement(step, what, recorded, here)
 
 
 def _make_runs(
@@ -224,11 +165,11 @@ def _end(comparison: Comparison, runs: tuple[ObservedRun, ObservedRun]) -> int:
 
 
 def _shared_start(comparison: Comparison, runs: tuple[ObservedRun, ObservedRun], end: int) -> int:
-    checkpoints = comparison.checkpoints
-    step = None if checkpoints is None or comparison.same_init is False else checkpoints.last_equal
-    if step is None or step >= end:
+    """The newest state that both trainings kept before their records differ; the runs are put there."""
+    shared = newest_shared(comparison, end - 1)
+    if shared is None:
         return 0
-    for side, run in zip((comparison.a, comparison.b), runs, strict=True):
-        checkpoint = side.checkpoints[step]
-        run.restore(Snapshot(checkpoint.model, checkpoint.optimizer, checkpoint.optimizer_scalars))
+    step, state = shared
+    for run in runs:
+        run.restore(state)
     return step

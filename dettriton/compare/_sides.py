@@ -12,9 +12,13 @@ from dettriton.compare._chain import Record, read_chain
 from dettriton.digest import canonical_json, digest
 from dettriton.errors import DettritonError, InputError, IntegrityError
 from dettriton.files import load_safetensors
+from dettriton.train._commitment import Commitment
+from dettriton.train._detail import FILE_NAME as DETAILED
 from dettriton.train._directory import RECIPE, RESULT, WEIGHTS, read_result, read_run_recipe
 from dettriton.train.checkpoint import Checkpoint, best_epoch, checkpoint_paths, load_checkpoint
 from dettriton.train.recipe import parse_recipe
+from dettriton.train.segments import FOLDER as SEGMENTS
+from dettriton.train.segments import INDEX, read_index
 from dettriton.train.trace import FILE_NAME as TRACE
 from dettriton.train.trace import first_link
 
@@ -37,8 +41,9 @@ class Side:
         is_run: whether it is a run's directory.
         recipe: the recipe's tables, every default written out.
         recipe_digest, init_digest, dataset_sha256: of the recipe, the model before step 0 and the data.
-        trace: records, the chain checked.
+        trace: records, the chain checked, with the details of the directory's detailed trace if there is one.
         checkpoints: by the number of steps done.
+        segments: what the directory's segments commit to.
         weights: the released weights, or the best so far.
         notes: sentences on what could not be used.
     """
@@ -51,8 +56,14 @@ class Side:
     dataset_sha256: str | None = None
     trace: list[Record] | None = None
     checkpoints: dict[int, Checkpoint] = field(default_factory=dict)
+    segments: Commitment | None = None
     weights: Weights | None = None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def segments_folder(self) -> Path:
+        """Where the segments lie."""
+        return Path(self.name) / SEGMENTS
 
     def holds(self) -> str:
         """What there is to compare, in words."""
@@ -99,6 +110,7 @@ def _read_directory(name: str, path: Path) -> Side:
             continue
         _require_own(checkpoint, side, file)
         side.checkpoints[checkpoint.step] = checkpoint
+    _set_segments(side)
     result = read_result(path) if (path / RESULT).exists() else None
     if result is not None:
         _require_own_result(result, side, path)
@@ -115,6 +127,7 @@ def _read_directory(name: str, path: Path) -> Side:
                 f"the trace {path / TRACE} is damaged: it does not end in the link that {RESULT} beside it names. It was "
                 "cut or edited; fetch it again, or train again"
             )
+        _add_details(side, path / DETAILED, origin)
     return side
 
 
@@ -159,6 +172,31 @@ def _set_trace(side: Side, path: Path, origin: str | None) -> None:
     side.trace, note = read_chain(path, origin)
     if note is not None:
         side.notes.append(note)
+
+
+def _set_segments(side: Side) -> None:
+    if not (side.segments_folder / INDEX).exists():
+        return
+    try:
+        index = read_index(side.segments_folder, unfinished=True)
+    except DettritonError as error:
+        side.notes.append(f"the segments of {side.name} are left out: {error}")
+        return
+    if index.recipe_digest != side.recipe_digest:
+        raise IntegrityError(f"{side.segments_folder} is of another recipe than the {RECIPE} beside it")
+    side.segments = index.commitment
+
+
+def _add_details(side: Side, path: Path, origin: str | None) -> None:
+    if not path.exists():
+        return
+    detailed, note = read_chain(path, origin)
+    if note is not None:
+        side.notes.append(note)
+    length = len(side.trace)
+    if any(x["chain"] != y["chain"] for x, y in zip(side.trace, detailed, strict=False)):
+        raise IntegrityError(f"{path} is a detailed trace of another run than the {TRACE} beside it; fetch both again")
+    side.trace = [*detailed[:length], *side.trace[len(detailed) :]]
 
 
 def _set_weights(side: Side, path: Path) -> None:

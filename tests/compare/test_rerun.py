@@ -1,5 +1,7 @@
 """Running both again: the recipe's own differences are found, and a machine's are laid at the right run's door."""
 
+from pathlib import Path
+
 import pytest
 import tiny_training as tiny
 import torch
@@ -108,6 +110,23 @@ def test_verify_checkpoints_alone_tell_which_run_is_wrong(go, one_ulp):
     assert (found.b.step, found.b.what) == (7, "tensor first.weight")
 
 
+def test_verify_the_state_of_the_optimizer_tells_which_run_is_wrong(go, monkeypatch):
+    a = go("a")
+    whole = _run.Run.step
+
+    def step(self, number):
+        loss = whole(self, number)
+        if number == 11:
+            self.optimizer.state[self.model.head.bias]["exp_avg"][1] += 1
+        return loss
+
+    monkeypatch.setattr(_run.Run, "step", step)
+    b = go("b")
+    monkeypatch.setattr(_run.Run, "step", whole)
+    found = again(a, b)
+    assert (found.wrong, found.b.step, found.b.what) == ("b", 11, "optimizer state head.bias: exp_avg")
+
+
 def test_verify_settings_that_tell_only_after_some_steps(go):
     a = go("a")
     found = again(a, go("b", tiny.recipe(schedule={"name": "cosine", "min_lr": 0.0}, train={"epochs": 4})))
@@ -154,3 +173,39 @@ def test_verify_other_data_here_is_told(go, monkeypatch):
     found = again(a, b)
     assert len(found.notes) == 2 and "other made data" in found.notes[0]
     assert found.a.step == found.b.step == 0
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The numbers of the steps that are computed, of both runs."""
+    steps, whole = [], _run.Run.step
+    monkeypatch.setattr(_run.Run, "step", lambda self, number: (whole(self, number), steps.append(number))[0])
+    return steps
+
+
+def test_verify_it_begins_at_the_newest_equal_segment(go, one_ulp, request):
+    a = go("a", segments=2, tensor_interval=1)
+    undo = one_ulp(6)
+    b = go("b", segments=2, tensor_interval=1)
+    undo()
+    computed = request.getfixturevalue("computed")
+
+    def require_begins(begin):
+        computed.clear()
+        found = again(a, b)
+        assert (found.begin, found.end, found.wrong, found.b.step) == (begin, 7, "b", 6)
+        assert sorted(computed) == sorted([*range(begin, 7)] * 2)
+
+    require_begins(6)
+    newest = Path(b, "segments/segment-0000000006.safetensors")
+    newest.write_bytes(newest.read_bytes()[:-1])
+    require_begins(4)
+    Path(b, "segments").rename(Path(b, "hidden"))
+    require_begins(0)
+
+
+def test_verify_segments_of_other_recipes_are_compared_by_their_states(go):
+    other = tiny.recipe(schedule={"name": "cosine", "min_lr": 0.0}, train={"epochs": 4})
+    found = again(go("a", segments=3), go("b", other, segments=3))
+    assert found.begin == 3, "the warm-up of one epoch of 4 steps is the same"
+    assert found.found.phase == "optimizer update" and found.found.step >= 4

@@ -1,10 +1,24 @@
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dettriton.errors import InputError, IntegrityError
-from dettriton.train.trace import Difference, Position, Trace, first_difference, first_link, float_bits, read_trace
+from dettriton.train.trace import (
+    Difference,
+    Position,
+    Trace,
+    first_difference,
+    first_link,
+    float_bits,
+    float_of_bits,
+    next_link,
+    parse_record,
+    read_trace,
+)
 
 START = Position("0" * 64, 0)
 
@@ -113,3 +127,96 @@ def test_verify_unreadable_traces(tmp_path, content, told):
         (tmp_path / "t").write_text(content)
     with pytest.raises(InputError, match=told):
         read_trace(tmp_path / "t")
+
+
+RECORD = {"step": 3, "loss": "3fc00000", "chain": "0" * 64}
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"\xff\xfe",
+        b"\xef\xbb\xbf{}",
+        json.dumps(RECORD).encode("utf-16"),
+        DEEP.encode(),
+        b'{"step":' + DEEP.encode(),
+        b"9" * 10_000,
+        b"NaN",
+        *(
+            json.dumps(RECORD | change).encode()
+            for change in (
+                {"step": 10**400},
+                {"step": -1},
+                {"step": True},
+                {"step": 1.0},
+                {"step": None},
+                {"loss": "3fc0000"},
+                {"loss": "3FC00000"},
+                {"loss": 1.5},
+                {"chain": "0" * 63},
+                {"chain": ["0" * 64]},
+                {"other": float("nan")},
+                {"other": float("inf")},
+                {"tensors": None},
+                {"tensors": [["w", "aa"]]},
+                {"tensors": {"w": 1}},
+                {"tensors": {"w": ""}},
+                {"tensors": {"\ud800": "aa"}},
+                {"initial": {"w": "xy"}},
+                {"samples": []},
+                {"gradients": {"w": "aa"}},
+                {"gradients": [["w"]]},
+                {"gradients": [["w", "aa", "bb"]]},
+                {"outputs": [["\udfff", "aa"]]},
+                {"outputs": ["ab"]},
+            )
+        ),
+        json.dumps(RECORD)[:-1].encode() + b',"step":4}',
+    ],
+    ids=lambda line: repr(line[:40]),
+)
+def test_verify_what_is_no_record_is_a_value_error(line):
+    with pytest.raises(ValueError, match=r"\w"):
+        parse_record(line)
+
+
+def test_verify_whole_records_are_read():
+    whole = RECORD | {"tensors": {"w\u00e9": "aa"}, "gradients": [["w", "aa"]], "outputs": [["", "bb"]], "later": [1]}
+    assert parse_record(json.dumps(whole).encode()) == whole
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("0" * 64) | st.just("3fc00000"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = ("step", "loss", "chain", "tensors", "initial", "samples", "gradients", "outputs")
+
+
+@given(
+    st.binary(max_size=60) | st.dictionaries(st.sampled_from(KEYS), JSON).map(lambda d: json.dumps(RECORD | d).encode())
+)
+@settings(max_examples=50, deadline=None)
+def test_verify_any_bytes_are_a_record_or_a_value_error(line):
+    try:
+        record = parse_record(line)
+    except ValueError:
+        return
+    assert record["step"] >= 0 and float_bits(float_of_bits(record["loss"])) == record["loss"]
+    next_link(record["chain"], record)
+
+
+def test_verify_a_file_that_cannot_be_written_is_told(tmp_path):
+    with pytest.raises(InputError, match=r"cannot write the trace .*No such file"), Trace(START, tmp_path / "no/t"):
+        pass
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full here")
+def test_verify_a_full_disk_is_told(tmp_path):
+    trace = Trace(START, tmp_path / "t")
+    with pytest.raises(InputError, match=r"No space left.*goes on with --resume"), trace:
+        trace._file._file.close()
+        trace._file._file = open("/dev/full", "ab")  # noqa: SIM115 closed by the trace
+        trace.append(0, 1.5, ends_epoch=False)
