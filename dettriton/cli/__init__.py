@@ -1,7 +1,7 @@
 """The command line, ``dettriton``. Each subcommand is a file; what is slow to import is imported when it runs.
 
 Exit codes: 0 done (``verify``: a match, ``diff``: the same), 1 bits that differ from released ones or between the two
-sides of a ``diff``, 2 it cannot run and says what to do, 130 interrupted.
+sides of a ``diff``, 2 it cannot run and says what to do, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
 """
 
 import importlib
@@ -14,8 +14,9 @@ from dettriton.errors import DettritonError
 
 CANNOT_RUN = 2
 INTERRUPTED = 130
+TERMINATED = 143
 
-_COMMANDS = ("verify", "train", "diff", "evaluate", "study", "zoo", "doctor")
+_COMMANDS = ("verify", "train", "diff", "evaluate", "export", "study", "zoo", "doctor")
 
 
 class _Commands(click.Group):
@@ -32,8 +33,8 @@ class _Commands(click.Group):
             if isinstance(error, BrokenPipeError):
                 raise
             fail(ctx, str(error), CANNOT_RUN)
-        except KeyboardInterrupt:
-            fail(ctx, "interrupted", INTERRUPTED)
+        except KeyboardInterrupt as stop:
+            fail(ctx, "interrupted", stopped(stop))
         return None
 
 
@@ -41,6 +42,13 @@ def fail(ctx: click.Context, message: str, code: int) -> None:
     """Print one paragraph on the standard error stream and exit with ``code``."""
     click.echo(f"dettriton: {' '.join(message.split())}", err=True)
     ctx.exit(code)
+
+
+def stopped(error: KeyboardInterrupt) -> int:
+    """The exit code of a stop that a signal asked for: 128 and the signal's number, as shells have it."""
+    from dettriton.train._interrupt import Terminated
+
+    return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
