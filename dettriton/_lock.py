@@ -14,6 +14,8 @@ except ImportError:  # not on this platform: two processes in one directory are 
 
 LOCK = "lock"
 
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
+
 
 @contextmanager
 def locked_directory(path: Path, what: str, busy: str) -> Iterator[int]:
@@ -32,20 +34,24 @@ def locked_directory(path: Path, what: str, busy: str) -> Iterator[int]:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | _NO_LINKS, 0o644)
     except OSError as error:
         raise InputError(f"cannot use {path} as {what}: {error.strerror}; choose another --out") from None
     try:
-        _hold(lock, busy)
+        _hold(lock, path, busy)
         yield lock
     finally:
         os.close(lock)
 
 
-def _hold(lock: int, busy: str) -> None:
+def _hold(lock: int, path: Path, busy: str) -> None:
     if fcntl is None:
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise InputError(busy) from None
+    except OSError as error:
+        raise InputError(
+            f"cannot lock {path}: {error.strerror}; choose a directory (--out) on a file system that has locks"
+        ) from None

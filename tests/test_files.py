@@ -1,6 +1,7 @@
 import json
 import os
 import struct
+import tracemalloc
 
 import pytest
 import safetensors.torch
@@ -142,6 +143,35 @@ def test_validate_header_length_is_checked_before_reading(tmp_path, name):
     (tmp_path / "w").write_bytes(CORRUPT[name])
     with pytest.raises(InputError, match="header length says"):
         load_safetensors(tmp_path / "w")
+
+
+LENGTHS = {"2**60": 2**60, "one byte too many": 93, "99 MB": 99_000_000, "101 MB": 101_000_000, "2**64 - 1": 2**64 - 1}
+
+
+@pytest.mark.parametrize("kind", LENGTHS)
+def test_validate_a_lying_header_length_takes_no_memory(tmp_path, kind):
+    (tmp_path / "w").write_bytes(struct.pack("<Q", LENGTHS[kind]) + b" " * 92)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=f"header length says {LENGTHS[kind]} bytes in a file of 100"):
+            load_safetensors(tmp_path / "w")
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_validate_a_header_beyond_the_limit_is_refused_before_it_is_read(tmp_path):
+    """A file that really has so many bytes, all of them a hole."""
+    with open(tmp_path / "w", "wb") as file:
+        file.write(struct.pack("<Q", 10**9))
+        file.truncate(10**9 + 8)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="limit 100000000"):
+            load_safetensors(tmp_path / "w")
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_validate_truncation_is_refused(tmp_path, valid_file):

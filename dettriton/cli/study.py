@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from dettriton.cli import INTERRUPTED, _options, fail
+from dettriton.cli import _options, fail, stopped
 from dettriton.study import make_plan
 from dettriton.study._plan import SEEDS
 from dettriton.study._results import load_results, require_same_study
@@ -77,8 +77,8 @@ def command(
 
             results = run_study(plan, out, **running)
         _report(results, out, margin, plots, as_json)
-    except KeyboardInterrupt:
-        fail(ctx, "interrupted; the same command goes on from here", INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        fail(ctx, "interrupted; the same command goes on from here", stopped(stop))
 
 
 def _report(results: Any, out: str, margin: float, plots: bool, as_json: bool) -> None:

@@ -39,11 +39,14 @@ def fetch_all(base_url: str, files: Mapping[str, str | None], folder: Path, what
         what: for the progress bar.
 
     Raises:
-        InputError: a file cannot be fetched or stored. Those that arrived stay.
+        InputError: a file cannot be fetched or stored, or its name leads out of the folder. Those that arrived stay.
         IntegrityError: a file has another checksum than it should.
     """
     if not base_url.startswith(("http://", "https://")):
         raise InputError(f"files are fetched over http or https, not from {base_url!r}")
+    for name in files:
+        if not is_inside(name):
+            raise InputError(f"{name!r} is not the name of a file below {folder}; it is not fetched")
     with ThreadPoolExecutor(_WORKERS) as pool:
         base = base_url.rstrip("/")
         running = [pool.submit(_fetch, f"{base}/{name}", folder / name, sha256) for name, sha256 in files.items()]
@@ -55,11 +58,17 @@ def fetch_all(base_url: str, files: Mapping[str, str | None], folder: Path, what
             raise
 
 
+def is_inside(name: str) -> bool:
+    """Whether a relative path with slashes stays below the folder it is joined to, on every platform."""
+    parts = name.split("/")
+    return not any(part in ("", "..") or "\\" in part or "\0" in part or ":" in part for part in parts)
+
+
 def read_sums(path: Path) -> dict[str, str]:
     """A ``SHA256SUMS.txt``: file name to checksum.
 
     Raises:
-        InputError: the file cannot be read, or a line is no checksum and name.
+        InputError: the file cannot be read, or a line is no checksum and name of a file below the list's folder.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -70,7 +79,12 @@ def read_sums(path: Path) -> dict[str, str]:
         checksum, _, name = line.partition(" ")
         if len(checksum) != 64 or set(checksum.lower()) - set("0123456789abcdef") or not name.strip(" *"):
             raise InputError(f"{path} line {number} is not a SHA-256 and a file name. Fetch the file again.")
-        sums[name.strip().removeprefix("*")] = checksum.lower()
+        listed = name.strip().removeprefix("*")
+        if not is_inside(listed):
+            raise InputError(
+                f"{path} line {number} names {listed!r}, which is outside its folder. Fetch the file again."
+            )
+        sums[listed] = checksum.lower()
     return sums
 
 
@@ -124,6 +138,9 @@ def _fetch(url: str, path: Path, sha256: str | None) -> None:
 
 def _receive(url: str, partial: Path, resume: bool) -> bool:
     """Appends to what there is, or starts anew where the server does; returns whether it appended."""
+    if partial.is_symlink():
+        # whoever left it there would have what arrives written to another place
+        partial.unlink()
     have = partial.stat().st_size if resume and partial.is_file() else 0
     headers = {"User-Agent": "dettriton", "Accept-Encoding": "identity"}
     if have:

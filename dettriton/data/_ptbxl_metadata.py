@@ -120,7 +120,7 @@ def _row(ecg_id: int, row: Mapping[str, str], where: str, known: frozenset[str])
 def _codes(text: str, where: str) -> tuple[str, ...]:
     try:
         codes = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
         raise InputError(f"{where}: scp_codes {text[:80]!r} is not a dictionary of codes") from error
     if not isinstance(codes, dict) or not all(isinstance(code, str) for code in codes):
         raise InputError(f"{where}: scp_codes {text[:80]!r} is not a dictionary of codes")

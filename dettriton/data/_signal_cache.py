@@ -77,13 +77,13 @@ def _load(path: Path, part: np.ndarray) -> bool:
         tensors, metadata = load_safetensors(path)
         if digest(tensors) != metadata.get("digest"):
             raise InputError(f"{path} does not have the digest that it was written with.")
-        stored = tensors["signals"].numpy()
-        if stored.shape != part.shape or stored.dtype != part.dtype:
-            raise InputError(f"{path} holds {stored.shape} {stored.dtype}, expected {part.shape} {part.dtype}.")
+        stored = tensors["signals"]
+        if stored.shape != part.shape or stored.dtype != torch.int16:
+            raise InputError(f"{path} holds {tuple(stored.shape)} {stored.dtype}, expected {part.shape} torch.int16.")
     except (InputError, KeyError) as error:
         warnings.warn(f"a damaged cache file is made again from the records: {error}", stacklevel=2)
         return False
-    part[:] = stored
+    part[:] = stored.numpy()
     return True
 
 

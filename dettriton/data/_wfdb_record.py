@@ -1,5 +1,6 @@
 """One WFDB record as the integers it holds, checked against its header."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from types import ModuleType
 
 import numpy as np
 
+from dettriton.data._wfdb_header import require_modest
 from dettriton.errors import InputError, IntegrityError
 
 STANDARD_LEADS = ("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -92,6 +94,7 @@ def read_record(path: Path, name: str) -> RawRecord:
     header = path.with_name(path.name + ".hea")
     if not header.is_file():
         raise InputError(f"record {name}: {header} is missing. Fetch it again.")
+    require_modest(header, name)
     try:
         record = wfdb.rdrecord(str(path), physical=False)
     except FileNotFoundError as error:
@@ -112,10 +115,10 @@ def read_record(path: Path, name: str) -> RawRecord:
         samples=np.ascontiguousarray(record.d_signal.T, dtype=np.int64),
         leads=tuple((lead or "").strip().upper() for lead in record.sig_name),
         formats=tuple(record.fmt),
-        gains=tuple(_as_written(gain) for gain in record.adc_gain),
+        gains=tuple(_as_written(gain, name) for gain in record.adc_gain),
         baselines=tuple(record.baseline),
         units=tuple(record.units),
-        rate=_as_written(record.fs),
+        rate=_as_written(record.fs, name),
         checksummed=all(checksum is not None for checksum in record.checksum),
         comments=tuple(record.comments),
     )
@@ -142,8 +145,10 @@ def _check(record, name: str) -> None:
             )
 
 
-def _as_written(number: float) -> Fraction:
+def _as_written(number: float, name: str) -> Fraction:
     """The decimal number of the header: the shortest text that reads back as this binary64."""
+    if not math.isfinite(number):
+        raise InputError(f"record {name} has a rate or a gain that is out of all proportion")
     return Fraction(repr(number))
 
 

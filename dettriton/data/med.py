@@ -7,7 +7,6 @@ import io
 import os
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dettriton.data._npz import UNREADABLE, read_npz
 from dettriton.data.dataset import MULTI_LABEL, SPLITS, ArrayDataset, DatasetInfo
 from dettriton.errors import InputError, IntegrityError
 
@@ -42,8 +42,6 @@ FILE_SHA256: Mapping[str, str] = {
 
 DATA_DIR_VARIABLE = "DETTRITON_DATA"
 SIDE = 28
-
-UNREADABLE = (ValueError, KeyError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 def describe_medmnist(name: str) -> DatasetInfo:
@@ -162,8 +160,8 @@ def _check_official(content: bytes, source: str, info: DatasetInfo) -> None:
 
 def _parse(content: bytes, path: Path, info: DatasetInfo) -> dict[str, ArrayDataset]:
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {split: (archive[f"{split}_images"], archive[f"{split}_labels"]) for split in SPLITS}
+        found = read_npz(content)
+        arrays = {split: (found[f"{split}_images"], found[f"{split}_labels"]) for split in SPLITS}
     except UNREADABLE as error:
         raise InputError(f"{path} cannot be parsed ({error}). Delete it and fetch {info.url} again.") from error
     return {split: _dataset(*arrays[split], split, path, info) for split in SPLITS}

@@ -7,10 +7,10 @@ For each split ``train``, ``val`` and ``test`` the archive holds ``<split>_label
   They are normalised by the training split's mean and deviation, one of each for all channels.
 
 Labels are integers: class numbers, (N,) or (N, 1), or 0 and 1, (N, labels), for a multi-label task. ``classes`` holds the
-names by number (numbers themselves if it is left out). All arrays are plain ones: nothing is unpickled.
+names by number (numbers themselves if it is left out). All arrays are plain ones, and all members are arrays:
+:func:`dettriton.data._npz.read_npz`.
 """
 
-import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,14 +18,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dettriton.data._npz import UNREADABLE, read_npz
 from dettriton.data.dataset import MULTI_CLASS, MULTI_LABEL, SPLITS, ArrayDataset, DatasetInfo
-from dettriton.data.med import DATA_DIR_VARIABLE, UNREADABLE
+from dettriton.data.med import DATA_DIR_VARIABLE
 from dettriton.data.signals import SignalDataset, SignalInfo, measure
 from dettriton.errors import InputError
 
 PREFIX = "npz:"
 SCALE = "medmnist"
 LICENCE = "not stated"
+MOST_CLASSES = 1 << 16
 
 
 def is_own(name: str) -> bool:
@@ -68,11 +70,13 @@ def describe_own(name: str, data_dir: str | os.PathLike | None = None) -> Datase
     if isinstance(train, ArrayDataset):
         return DatasetInfo(image_shape=tuple(train.images.shape[1:]), scale=SCALE, **common)
     channels, length = train.signals.shape[1:]
-    leads = tuple(str(lead) for lead in arrays.get("leads", np.arange(channels)))
+    rate = arrays.get("sampling_rate", np.array(0))
+    if rate.size != 1 or rate.dtype.kind not in "iu":
+        raise InputError(f"{path}: sampling_rate is {rate.shape} {rate.dtype}, expected an integer")
     return SignalInfo(
-        leads=leads,
+        leads=_names(arrays, "leads", channels, path),
         signal_shape=(channels, length),
-        sampling_rate=int(arrays.get("sampling_rate", 0)),
+        sampling_rate=int(rate.reshape(())),
         **common,
     )
 
@@ -110,9 +114,7 @@ def _read(name: str, data_dir: str | os.PathLike | None) -> tuple[Mapping[str, n
         raise InputError(f"{name} is the file {stem}.npz: name its folder with --data-dir or {DATA_DIR_VARIABLE}")
     path = Path(folder).expanduser() / f"{stem}.npz"
     try:
-        # read whole first: np.load leaves a damaged archive's file open
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}, path
+        return read_npz(path.read_bytes()), path
     except FileNotFoundError:
         raise InputError(f"there is no file {path}, which {name} stands for; name its folder with --data-dir") from None
     except UNREADABLE as error:
@@ -136,10 +138,19 @@ def _classes(arrays: Mapping[str, np.ndarray], path: Path) -> tuple[tuple[str, .
             )
     multi_label = labels[0].ndim == 2 and labels[0].shape[1] > 1
     count = labels[0].shape[1] if multi_label else 1 + max(int(of_split.max()) for of_split in labels)
-    classes = tuple(str(c) for c in arrays.get("classes", np.arange(count)))
+    if count > MOST_CLASSES:
+        raise InputError(f"{path}: the labels have {count} classes, and there may be {MOST_CLASSES}")
+    classes = _names(arrays, "classes", count, path)
     if len(classes) < max(count, 2) or (multi_label and len(classes) != count):
         raise InputError(f"{path}: there are {len(classes)} names in 'classes' and {count} classes in the labels")
     return classes, MULTI_LABEL if multi_label else MULTI_CLASS
+
+
+def _names(arrays: Mapping[str, np.ndarray], key: str, count: int, path: Path) -> tuple[str, ...]:
+    names = arrays.get(key, np.arange(count))
+    if names.ndim != 1 or names.dtype.kind not in "Uiu":
+        raise InputError(f"{path}: {key} is {names.shape} {names.dtype}, expected a row of strings")
+    return tuple(str(name) for name in names)
 
 
 def _labels(arrays: Mapping[str, np.ndarray], split: str, classes: int, task: str, path: Path) -> torch.Tensor:

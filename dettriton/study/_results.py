@@ -74,7 +74,7 @@ def load_results(folder: str | Path) -> Results:
             f"{folder} holds no results of a study ({FILE_NAME}: {error.strerror}); run `dettriton study RECIPE --out "
             f"{folder}` first"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {error}. {_DAMAGED}") from None
     if not _is_study(content):
         raise InputError(f"{path} is not the results file of a study. {_DAMAGED}")
@@ -152,4 +152,7 @@ def _is_run(run: Any, classes: int) -> bool:
     if "problem" in run:
         return isinstance(run["problem"], str)
     test = run.get("test")
-    return isinstance(test, dict) and test.keys() >= {"auc", "acc", "f1"} and len(test.get("class_auc", ())) == classes
+    if not isinstance(test, dict) or not test.keys() >= {"auc", "acc", "f1"}:
+        return False
+    areas = test.get("class_auc", [])
+    return isinstance(areas, list) and len(areas) == classes

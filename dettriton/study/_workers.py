@@ -47,7 +47,7 @@ def in_workers(
                     running.remove(worker)
                     yield worker.run, worker.outcome()
                 if interrupt.requested:
-                    raise KeyboardInterrupt
+                    raise interrupt.error()
                 if not done:
                     time.sleep(_POLL_SECONDS)
         finally:

@@ -231,3 +231,13 @@ def test_verify_progress_shows_in_a_terminal(tmp_path, server, monkeypatch, caps
     monkeypatch.setenv("FORCE_COLOR", "1")
     get(server, tmp_path)
     assert "fetching PTB-XL" in capsys.readouterr().err
+
+
+def test_validate_a_planted_link_is_not_written_through(tmp_path, server):
+    (tmp_path / "victim").write_bytes(b"mine")
+    folder = tmp_path / "ptb-xl-1.0.3" / "records100" / "00000"
+    folder.mkdir(parents=True)
+    (folder / ".00003_lr.dat.download").symlink_to(tmp_path / "victim")
+    get(server, tmp_path)
+    assert (tmp_path / "victim").read_bytes() == b"mine"
+    assert contents(tmp_path / "ptb-xl-1.0.3") == contents(server.root)

@@ -219,6 +219,9 @@ def test_a_directory_that_cannot_be_one_is_refused(tmp_path):
         '{"study": {}, "runs": {}, "circumstances": {}}',
         '{"study": {"classes": []}, "runs": {"a": {}}, "circumstances": {}}',
         '{"study": {"classes": ["a"]}, "runs": {"dct/golden/0": {"test": {"auc": 1}}}, "circumstances": {}}',
+        '{"study": {"classes": ["a"]}, "runs": {"dct/golden/0": {"test": {"auc": 1, "acc": 1, "f1": 1, "class_auc": 1}}},'
+        ' "circumstances": {}}',
+        "[" * 100_000,
     ],
 )
 def test_a_damaged_results_file_is_refused(tmp_path, content):

@@ -206,6 +206,43 @@ def test_verify_unreadable_files(tmp_path, content, told):
     assert str(path) in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("[" * 5000, "not valid TOML"),
+        ("9" * 5000, "not valid TOML"),
+        ("0x" + "f" * 5000, "an integer of 20000 bits"),
+        (f"1{'0' * 400}", "must be a finite number above 0, got 1000"),
+        ("inf", "must be a finite number above 0, got inf"),
+        ('"' + "x" * 10**6 + '"', "must be a finite number above 0, got 'xxx"),
+        ("[[1, 2], [3]]", "must be a finite number above 0"),
+        ("1979-05-27", "must be a finite number above 0"),
+        ("9223372036854775808", "must be a finite number above 0"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_verify_values_beyond_measure_are_told(tmp_path, value, told):
+    (tmp_path / "r.toml").write_text(MINIMAL.replace("lr = 1", f"lr = {value}"))
+    with pytest.raises(InputError, match=told) as raised:
+        load_recipe(tmp_path / "r.toml")
+    assert len(str(raised.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "value", ["[" * 9 + "1" + "]" * 9, "9223372036854775808", "0x" + "f" * 5000, "nan", "07:32:00"]
+)
+def test_verify_arguments_beyond_measure_are_told(tmp_path, value):
+    (tmp_path / "r.toml").write_text(MINIMAL.replace('name = "tiny"', f'name = "tiny"\nargs = {{ hidden = {value} }}'))
+    with pytest.raises(InputError, match="'args' must be a table of numbers"):
+        load_recipe(tmp_path / "r.toml")
+
+
+def test_verify_a_recipe_that_is_no_table():
+    for tables in ([], "model", 3, None):
+        with pytest.raises(InputError, match="recipe must be a table"):
+            parse_recipe(tables)
+
+
 def test_corroborate_choices_are_those_of_the_packages():
     assert set(spec.INIT_SCHEMES) == set(init.SCHEMES)
     assert set(spec.ORDER_KINDS) == set(data.ORDERS)
