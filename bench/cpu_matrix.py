@@ -15,10 +15,13 @@ from dettriton.errors import EngineError
 
 _CONTROLLED = (
     "ATEN_CPU_CAPABILITY",
+    "DETTRITON_NUMBA",
     "DNNL_MAX_CPU_ISA",
     "MKL_CBWR",
     "MKL_ENABLE_INSTRUCTIONS",
     "MKL_NUM_THREADS",
+    "NUMBA_CPU_FEATURES",
+    "NUMBA_CPU_NAME",
     "OMP_NUM_THREADS",
     "ONEDNN_MAX_CPU_ISA",
     "OPENBLAS_CORETYPE",
@@ -72,6 +75,12 @@ ENVIRONMENTS: tuple[Environment, ...] = (
     Environment("ONEDNN_MAX_CPU_ISA=SSE41", _threads(2, ONEDNN_MAX_CPU_ISA="SSE41")),
     Environment("MKL_CBWR=COMPATIBLE", _threads(2, MKL_CBWR="COMPATIBLE")),
 )
+
+OF_COMPILED_LOOPS: tuple[Environment, ...] = (
+    Environment("NUMBA_CPU_NAME=generic", _threads(2, NUMBA_CPU_NAME="generic")),
+    Environment("DETTRITON_NUMBA=0", _threads(2, DETTRITON_NUMBA="0")),
+)
+"""What only our own loops depend on, not stock torch."""
 
 RESUMED = replace(FIRST, name="killed twice (SIGKILL), resumed", kills=2)
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import cpu_matrix
-from cpu_matrix import ENVIRONMENTS, FIRST, RESUMED, Environment
+from cpu_matrix import ENVIRONMENTS, FIRST, OF_COMPILED_LOOPS, RESUMED, Environment
 from reporting import header, print_table, read_json, result_path, write_json
 
 import dettriton
@@ -204,7 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         others = [cpu_matrix.of_interpreter(path) for path in parsed.python]
-        environments = [*filter(cpu_matrix.runs_here, ENVIRONMENTS), *others, RESUMED]
+        environments = [*filter(cpu_matrix.runs_here, ENVIRONMENTS), *OF_COMPILED_LOOPS, *others, RESUMED]
         content = header("environments")
         matrix = Matrix(parsed.out or result_path("environments", content["environment"]), content)
         known = {e.name: cpu_matrix.facts(e) for e in environments}

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from cpu_matrix import ENVIRONMENTS, RESUMED
+from cpu_matrix import ENVIRONMENTS, OF_COMPILED_LOOPS, RESUMED
 
 import dettriton.ops
 from dettriton import zoo
@@ -102,7 +102,7 @@ def environments_table() -> str:
     (path,) = (ROOT / "bench" / "results").glob("environments-*.json")
     matrix = Matrix(path)
     verdicts = {name: dict(matrix.verdicts(zoo.entry(name))) for name in zoo.names()}
-    known = [environment.name for environment in (*ENVIRONMENTS, RESUMED)]
+    known = [environment.name for environment in (*ENVIRONMENTS, *OF_COMPILED_LOOPS, RESUMED)]
     others = {environment for found in verdicts.values() for environment in found} - set(known)
     headings = (f"`{entry.partition('.')[0]}.` `{entry.partition('.')[2]}`" for entry in verdicts)
     lines = [f"| environment | {' | '.join(headings)} |", "|---" * (len(verdicts) + 1) + "|"]

@@ -152,7 +152,8 @@ class _Columns:
 def _channels_first(grad: torch.Tensor, g: Geometry, block: _Block) -> torch.Tensor:
     """The block's part of an output-shaped tensor as binary64 ``(groups, group_out, samples*positions)``."""
     part = grad[block.samples, :, block.depths, block.rows].transpose(0, 1)
-    return part.to(torch.float64, memory_format=torch.contiguous_format).reshape(g.groups, g.group_out, -1)
+    part = part.to(torch.float64, memory_format=torch.contiguous_format)
+    return part.reshape(g.groups, g.group_out, math.prod(part.shape[1:]))
 
 
 Consumer = Callable[[tuple[slice, ...], torch.Tensor], None]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from dettriton.errors import InputError
+from dettriton.exact._jit import compiles
 
 MULTIPLIER_0 = 0xD2511F53
 MULTIPLIER_1 = 0xCD9E8D57
@@ -90,6 +91,12 @@ def random_bits(stream: Stream, n: int, offset: int = 0, device: torch.device | 
     if n < 0 or offset < 0 or offset + n > 2**62:
         raise InputError(f"random elements are numbered 0 to 2**62 - 1, got n={n} and offset={offset}")
     first = offset // 4
+    if compiles() and torch.device(device).type == "cpu":
+        from dettriton.exact.compiled_philox import words_of_blocks
+
+        count = (offset + n + 3) // 4 - first
+        key = stream.seed, stream.stream, stream.step & _MASK, stream.step >> 32
+        return words_of_blocks(first, count, *key)[offset - 4 * first :][:n]
     block = torch.arange(first, (offset + n + 3) // 4, dtype=torch.int64, device=device)
     step_low, step_high = (torch.full_like(block, word) for word in (stream.step & _MASK, stream.step >> 32))
     words = philox4x32((block & _MASK, block >> 32, step_low, step_high), (stream.seed, stream.stream))

@@ -8,11 +8,16 @@ Integer sums have no order, so neither have these.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from typing import Any
 
 import torch
 
+from dettriton.exact._jit import compiles
+from dettriton.exact._loops import SHARED_ELEMENTS, flat, spread
 from dettriton.exact.ieee import canonical_nan, power_of_two, scale_by_power_of_two
 
 WINDOW_BITS = 32
@@ -75,8 +80,17 @@ class Accumulator:
         lo = torch.where(behind == 0, self.lo, torch.where(behind == 1, self.hi, zero))
         return hi, lo
 
+    def view(self, shape: Sequence[int]) -> Accumulator:
+        """The same accumulators in another shape."""
+        return Accumulator(*(field.view(shape) for field in (self.window, self.hi, self.lo, self.finite)))
+
     def round(self) -> torch.Tensor:
         """The sum as binary32, rounded once; the canonical NaN where a term was not finite."""
+        if compiles():
+            from dettriton.exact.compiled_window import rounded
+
+            fields = (self.window, self.hi, self.lo, self.finite)
+            return rounded(tuple(flat(field) for field in fields)).view(self.window.shape)
         return torch.where(self.finite, round_window_pair(self.window, self.hi, self.lo), canonical_nan(self.hi))
 
 
@@ -112,7 +126,44 @@ def accumulate(x: torch.Tensor, dims: tuple[int, ...] | None = None) -> Accumula
         kept = [1 if d in dims else s for d, s in enumerate(x.shape)]
         zero = torch.zeros(kept, dtype=torch.int64)
         return Accumulator(window_of(zero + _LOWEST_EXPONENT), zero, zero, torch.ones(kept, dtype=torch.bool))
-    return _accumulate(x, dims, _largest(x, dims))
+    return _accumulate_compiled(x, dims) if compiles() else _accumulate(x, dims, _largest(x, dims))
+
+
+def outer_kept_inner(x: torch.Tensor, dims: tuple[int, ...]) -> tuple[torch.Tensor, tuple[int, int, int]]:
+    """``x`` as a contiguous (outer, kept, inner) array whose sum over outer and inner is the sum over ``dims``."""
+    kept = [d for d in range(x.dim()) if d not in dims]
+    contiguous_run = not kept or kept == list(range(kept[0], kept[-1] + 1))
+    if not contiguous_run:
+        x = x.permute(*kept, *dims)
+        kept = list(range(len(kept)))
+    x = x.contiguous()
+    first, last = (kept[0], kept[-1] + 1) if kept else (0, 0)
+    return x, (math.prod(x.shape[:first]), math.prod(x.shape[first:last]), math.prod(x.shape[last:]))
+
+
+def _accumulate_compiled(x: torch.Tensor, dims: tuple[int, ...]) -> Accumulator:
+    shape = [1 if d in dims else s for d, s in enumerate(x.shape)]
+    x, sizes = outer_kept_inner(x, dims)
+    return _of_terms(x.view(sizes)).view(shape)
+
+
+def _of_terms(terms: torch.Tensor) -> Accumulator:
+    """The accumulators of a contiguous (outer, kept, inner) tensor; few but long sums are shared out among threads."""
+    from dettriton.exact.compiled_window import accumulated
+
+    threads = torch.get_num_threads()
+    if terms.numel() <= SHARED_ELEMENTS or terms.shape[1] >= threads:
+        return Accumulator(*map(torch.from_numpy, accumulated(terms)))
+    longest = 0 if terms.shape[0] > 1 else 2
+    parts = terms.split(-(-terms.shape[longest] // threads), longest)
+    found: list[Any] = [None] * len(parts)
+
+    def of_parts(first: int, last: int) -> None:
+        for i in range(first, last):
+            found[i] = accumulated(parts[i], threaded=False)
+
+    spread(of_parts, len(parts), terms.numel())
+    return reduce(lambda a, b: a.merge(b), (Accumulator(*map(torch.from_numpy, fields)) for fields in found))
 
 
 def _accumulate(x: torch.Tensor, dims: tuple[int, ...], largest: torch.Tensor) -> Accumulator:
@@ -144,7 +195,9 @@ def windowed_sum(x: torch.Tensor, dims: tuple[int, ...] | None = None, keepdim: 
     Equal to ``accumulate(x, dims).round()``, by a single integer sum where the terms' common grid leaves room for it.
     """
     dims = _canonical_dims(x, dims)
-    if x.numel() and dims:
+    if compiles():
+        total = accumulate(x, dims).round()
+    elif x.numel() and dims:
         largest = _largest(x, dims)
         total = _sum_on_one_grid(x, dims, largest)
         if total is None:

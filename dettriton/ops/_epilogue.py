@@ -122,6 +122,10 @@ class Epilogue:
             # A canonical NaN plus a finite number keeps its bits.
             if not bool(torch.isfinite(self.bias).all()):
                 y = torch.where(y == y, y, canonical_nan(y))
+        return self.after_bias(y)
+
+    def after_bias(self, y: torch.Tensor) -> tuple[torch.Tensor, MaybeTensor]:
+        """The rest of :meth:`finish`."""
         if self.activation is None:
             return y, None
         result = evaluate(self.activation.formula, y)

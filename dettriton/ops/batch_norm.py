@@ -24,6 +24,7 @@ import torch
 
 from dettriton.engine import engine_for
 from dettriton.errors import InputError
+from dettriton.exact._jit import compiles
 from dettriton.exact.ieee import sqrt
 from dettriton.ops._compile import Mutation
 from dettriton.ops._contract import contract
@@ -185,7 +186,15 @@ def _layout(x: torch.Tensor) -> tuple[int, int, int]:
     return x.numel(), x.shape[1], positions
 
 
+def _by_channel(x: torch.Tensor) -> torch.Tensor:
+    return x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
+
+
 def batch_norm_statistics_torch(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, MaybeTensor]:
+    if compiles():
+        from dettriton.exact.compiled_window import mean_and_squares
+
+        return *mean_and_squares(_by_channel(x)), None
     mean = exact_sum(x, _axes(x)) / _scalar(_terms(x), x)
     centred = x - _per_channel(mean, x)
     return mean, exact_sum(centred * centred, _axes(x)), centred
@@ -201,6 +210,11 @@ def batch_norm_torch(
     relu: bool = False,
 ) -> tuple[torch.Tensor, MaybeTensor]:
     mean, scale, centred = statistics
+    if compiles():
+        from dettriton.exact.compiled_norm import normalised
+
+        added = None if residual is None else _by_channel(residual)
+        return normalised(_by_channel(x), mean, scale, weight, bias, added, relu).view(x.shape), None
     h = (x - _per_channel(mean, x) if centred is None else centred).mul_(_per_channel(scale, x))
     y = h
     if weight is not None:
@@ -221,6 +235,8 @@ def batch_norm_grad_torch(
     wanted: Sequence[bool],
     result: MaybeTensor = None,
 ) -> Grads:
+    if compiles():
+        return _batch_norm_grad_compiled(grad, h, normalisation, slope, training, wanted, result)
     if result is not None:
         grad = RELU_GRADIENT.host(grad, result)
     if normalisation is not None:
@@ -236,6 +252,34 @@ def batch_norm_grad_torch(
         torch.mul(h, _per_channel(grad_weight / n, h), out=product)
         grad_x = (grad - _per_channel(grad_bias / n, grad)).sub_(product).mul_(_per_channel(slope, grad))
     elif wanted[0]:
+        grad_x = grad * _per_channel(slope, grad)
+    return grad_x, grad_weight, grad_bias, grad
+
+
+def _batch_norm_grad_compiled(
+    grad: torch.Tensor,
+    h: torch.Tensor,
+    normalisation: tuple[torch.Tensor, torch.Tensor] | None,
+    slope: torch.Tensor,
+    training: bool,
+    wanted: Sequence[bool],
+    result: MaybeTensor,
+) -> Grads:
+    from dettriton.exact.compiled_norm import centred_gradient
+    from dettriton.exact.compiled_window import sums_of_gradients
+
+    centre = training and wanted[0]
+    statistics = normalisation or (torch.zeros_like(slope), torch.ones_like(slope))
+    terms = _by_channel(grad), _by_channel(h), None if result is None else _by_channel(result)
+    grad_bias = grad_weight = grad_x = None
+    if centre or wanted[1] or wanted[2]:
+        grad_bias, grad_weight = sums_of_gradients(*terms, *statistics)
+    if centre:
+        n = _scalar(_terms(grad), grad)
+        grad_x = centred_gradient(*terms, *statistics, grad_bias / n, grad_weight / n, slope).view(grad.shape)
+    if result is not None and (wanted[3] or not centre):
+        grad = RELU_GRADIENT.host(grad, result)
+    if wanted[0] and not centre:
         grad_x = grad * _per_channel(slope, grad)
     return grad_x, grad_weight, grad_bias, grad
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from dettriton.engine import engine_for
+from dettriton.exact import compiled_conv
+from dettriton.exact._jit import compiles
 from dettriton.exact.convolution import (
     Consumer,
     Geometry,
@@ -43,6 +45,8 @@ MAP = (2, 3, 4)
 
 def conv_torch(x: torch.Tensor, weight: torch.Tensor, g: Geometry, precision: str) -> torch.Tensor:
     bits = bits_of(precision)
+    if compiles():
+        return compiled_conv.conv(x, weight, g, bits)
     ex, ew = grid_exponents(x, (1, *MAP)), grid_exponents(weight, (1, *MAP))
     exponents = (ex + ew.view(1, -1, 1, 1, 1) - 2 * bits).expand(g.batch, g.out_channels, 1, 1, 1)
     y = torch.empty(g.batch, g.out_channels, *g.out_size)
@@ -60,6 +64,8 @@ def _rounded_into(y: torch.Tensor, exponents: torch.Tensor) -> Consumer:
 
 def conv_input_grad_torch(grad: torch.Tensor, weight: torch.Tensor, g: Geometry, precision: str) -> torch.Tensor:
     bits = bits_of(precision)
+    if compiles():
+        return compiled_conv.conv_input_grad(grad, weight, g, bits)
     grouped = by_group(weight, g)
     eg, ew = grid_exponents(grad, (1, *MAP)), grid_exponents(grouped, (1, 3, 4, 5))
     exponents = (eg + ew.view(1, -1, 1, 1, 1) - 2 * bits).expand(g.batch, g.in_channels, 1, 1, 1)
@@ -73,6 +79,8 @@ def conv_weight_grad_torch(
     grad: torch.Tensor, x: torch.Tensor, g: Geometry, precision: str, *_: torch.Tensor | None
 ) -> torch.Tensor:
     bits = bits_of(precision)
+    if compiles():
+        return compiled_conv.conv_weight_grad(grad, x, g, bits)
     eg, ex = grid_exponents(grad, (0, *MAP)), grid_exponents(x, (0, *MAP))
     integers = depthwise_conv_weight_grad if is_depthwise(g, bits) else integer_conv_weight_grad
     total = integers(quantize(grad, eg, bits), quantize(x, ex, bits), g, bits)
@@ -83,6 +91,8 @@ def conv_weight_grad_torch(
 def conv_finished_torch(
     x: torch.Tensor, weight: torch.Tensor, g: Geometry, precision: str, epilogue: Epilogue
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    if compiles():
+        return epilogue.after_bias(compiled_conv.conv(x, weight, g, bits_of(precision), epilogue.bias))
     return epilogue.finish(conv_torch(x, weight, g, precision), 1)
 
 

@@ -13,6 +13,7 @@ import torch
 
 from dettriton.engine import engine_for
 from dettriton.errors import InputError
+from dettriton.exact._jit import compiles
 from dettriton.exact.philox import Stream, drop_threshold, keep_mask
 from dettriton.ops._contract import contract
 from dettriton.ops._device_philox import philox_word
@@ -39,6 +40,10 @@ def scale_of(p: float) -> float:
 
 
 def dropout_torch(x: torch.Tensor, p: float, rng: Stream) -> torch.Tensor:
+    if compiles():
+        from dettriton.exact.compiled_elementwise import dropped
+
+        return dropped(x, drop_threshold(p), scale_of(p), (rng.seed, rng.stream, rng.step & 0xFFFFFFFF, rng.step >> 32))
     keep = keep_mask(rng, x.numel(), p).view(x.shape)
     scaled = x * torch.tensor(scale_of(p), dtype=torch.float32)
     return torch.where(keep, scaled, torch.zeros((), dtype=x.dtype))

@@ -13,6 +13,8 @@ import torch
 
 from dettriton.engine import engine_for
 from dettriton.errors import InputError
+from dettriton.exact import compiled_dot
+from dettriton.exact._jit import compiles
 from dettriton.exact.dot import integer_bmm
 from dettriton.exact.grid import bits_of, check_terms, grid_exponents, quantize
 from dettriton.exact.grid import round_dot as round_dot_torch
@@ -74,6 +76,8 @@ def dot_rows_torch(
     a: torch.Tensor, b: torch.Tensor, precision: str, epilogue: Epilogue, a_top: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     bits = bits_of(precision)
+    if compiles():
+        return epilogue.after_bias(compiled_dot.dot_rows(a, b, bits, epilogue.bias))
     ea, eb = grid_exponents(a, (2,)), grid_exponents(b, (2,))
     qa, qb = (quantize(x, e, bits).to(torch.float64) for x, e in ((a, ea), (b, eb)))
     y = round_dot_torch(integer_bmm(qa, qb.transpose(1, 2), bits), ea + eb.transpose(1, 2) - 2 * bits)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from dettriton.exact._jit import compiles
 from dettriton.exact.ieee import canonical_nan
 from dettriton.ops._contract import contract
 from dettriton.ops._elementwise import evaluate, formula
@@ -25,11 +26,19 @@ def _relu_gradient_f32(grad, y):
 
 
 def relu_torch(x: torch.Tensor) -> torch.Tensor:
+    if compiles():
+        from dettriton.exact.compiled_elementwise import relu_of
+
+        return relu_of(x)
     y = torch.where(x > 0, x, torch.zeros((), dtype=x.dtype))
     return torch.where(x == x, y, canonical_nan(x)) if bool(torch.isnan(x).any()) else y
 
 
 def relu_grad_torch(grad: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    if compiles():
+        from dettriton.exact.compiled_elementwise import relu_gradient_of
+
+        return relu_gradient_of(grad, y)
     return torch.where(y > 0, grad, torch.zeros((), dtype=grad.dtype))
 
 

@@ -16,7 +16,7 @@ import torch
 
 from dettriton.engine import engine_for
 from dettriton.errors import InputError
-from dettriton.exact.window import accumulate, windowed_sum
+from dettriton.exact.window import accumulate, outer_kept_inner, windowed_sum
 from dettriton.exact.window64 import accumulate64, windowed_sum64
 from dettriton.ops._contract import contract
 from dettriton.ops._device import WINDOWS, magnitude_bits, round_windows, window_of_bits, window_terms
@@ -126,18 +126,6 @@ def _window_round64_kernel(bins_ptr, top_ptr, y_ptr, kept, BLOCK: tl.constexpr =
     d = tl.load(bin_ptr - 3, mask=mask, other=0)
     y = tl.where(top == NON_FINITE_FIELD, float("nan"), round_windows64(a, b, c, d, window))
     tl.store(y_ptr + row, y, mask=mask)
-
-
-def outer_kept_inner(x: torch.Tensor, dims: tuple[int, ...]) -> tuple[torch.Tensor, tuple[int, int, int]]:
-    """``x`` as a contiguous (outer, kept, inner) array whose sum over outer and inner is the sum over ``dims``."""
-    kept = [d for d in range(x.dim()) if d not in dims]
-    contiguous_run = not kept or kept == list(range(kept[0], kept[-1] + 1))
-    if not contiguous_run:
-        x = x.permute(*kept, *dims)
-        kept = list(range(len(kept)))
-    x = x.contiguous()
-    first, last = (kept[0], kept[-1] + 1) if kept else (0, 0)
-    return x, (math.prod(x.shape[:first]), math.prod(x.shape[first:last]), math.prod(x.shape[last:]))
 
 
 def empty_bins(dtype: torch.dtype, kept: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

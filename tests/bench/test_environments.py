@@ -8,7 +8,7 @@ import cpu_matrix
 import environments
 import pytest
 import reporting
-from cpu_matrix import ENVIRONMENTS, FIRST, RESUMED, Environment, runs_here
+from cpu_matrix import ENVIRONMENTS, FIRST, OF_COMPILED_LOOPS, RESUMED, Environment, runs_here
 from environments import COMPARED, Job, Matrix
 
 from dettriton.errors import EngineError
@@ -59,7 +59,7 @@ def ended(job):
 
 def test_one_digest_everywhere_is_a_success_and_is_kept(matrix_of, capsys):
     code, trained = matrix_of(ended)
-    assert code == 0 and trained == [e.name for e in (*filter(runs_here, ENVIRONMENTS), RESUMED)]
+    assert code == 0 and trained == [e.name for e in (*filter(runs_here, ENVIRONMENTS), *OF_COMPILED_LOOPS, RESUMED)]
     assert capsys.readouterr().out.count("same abababababab") == len(trained)
     code, trained = matrix_of(ended)
     assert code == 0 and trained == []
@@ -179,9 +179,10 @@ def test_variables_that_could_matter_are_unset_and_set(monkeypatch):
 
 
 def test_every_environment_differs_from_the_first_where_it_says():
-    assert len({e.name for e in ENVIRONMENTS}) == len(ENVIRONMENTS)
-    told = {e.name: f"{k}={v}" for e in ENVIRONMENTS for k, v in e.variables.items() if e.name == f"{k}={v}"}
-    assert len(told) == 5
+    every = (*ENVIRONMENTS, *OF_COMPILED_LOOPS)
+    assert len({e.name for e in every}) == len(every)
+    told = {e.name: f"{k}={v}" for e in every for k, v in e.variables.items() if e.name == f"{k}={v}"}
+    assert len(told) == 7
 
 
 def test_an_interpreter_without_dettriton_is_refused(tmp_path):

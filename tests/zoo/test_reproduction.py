@@ -5,13 +5,13 @@ import subprocess
 import sys
 
 import pytest
-from cpu_matrix import ENVIRONMENTS, MORE_ENVIRONMENTS, RESUMED, runs_here
+from cpu_matrix import ENVIRONMENTS, MORE_ENVIRONMENTS, OF_COMPILED_LOOPS, RESUMED, runs_here
 from environments import COMPARED, Job, run_job
 
 from dettriton import zoo
 
-PLACES = (*filter(runs_here, ENVIRONMENTS), *MORE_ENVIRONMENTS[-1:], RESUMED)
-ALWAYS = ("ATEN_CPU_CAPABILITY=default", RESUMED.name)
+PLACES = (*filter(runs_here, ENVIRONMENTS), *MORE_ENVIRONMENTS[-1:], *OF_COMPILED_LOOPS, RESUMED)
+ALWAYS = ("ATEN_CPU_CAPABILITY=default", "DETTRITON_NUMBA=0", RESUMED.name)
 EMBEDDED = ("med_cnn.digits", *(name for name in zoo.names() if name.endswith(".rhythm_sim")))
 ON_FILES = sorted(set(zoo.names()) - set(EMBEDDED))
 ONE_THREAD = next(place for place in PLACES if place.name == "1 thread")

@@ -1,0 +1,67 @@
+"""Loops over CPU tensors as machine code, through numba, in strict IEEE arithmetic.
+
+What is compiled here computes what plain torch operations compute, in fewer passes; it is never the only way. Without
+numba, or with ``DETTRITON_NUMBA=0``, the torch operations run, with the same bits.
+
+No fast-math flag is set, so the compiler neither reorders additions nor fuses multiplications into them, and binary32
+stays binary32 where a function says so: a Python number in an expression would widen it to binary64.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache, update_wrapper
+from importlib.util import find_spec
+from typing import Any
+
+SWITCH = "DETTRITON_NUMBA"
+
+_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": False}
+
+
+@cache
+def compiles() -> bool:
+    """Whether loops are compiled in this process."""
+    return os.environ.get(SWITCH, "1") != "0" and find_spec("numba") is not None
+
+
+class Jitted:
+    """A function that is compiled when it is first called; other compiled functions can call it.
+
+    The machine code is kept beside the source, or in the user's cache folder where that is read-only, and is made again
+    when the source or the processor changes. Where there is no place for it, it is kept in memory.
+    """
+
+    def __init__(self, fn: Callable[..., Any]):
+        self.fn = fn
+        update_wrapper(self, fn)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.dispatcher(*arguments)
+
+    @property
+    def dispatcher(self) -> Callable[..., Any]:
+        """What numba makes of the function."""
+        return _dispatcher(self.fn)
+
+
+def jit(fn: Callable[..., Any]) -> Jitted:
+    """Compile a function of NumPy arrays and numbers on its first call."""
+    return Jitted(fn)
+
+
+@cache
+def _dispatcher(fn: Callable[..., Any]) -> Callable[..., Any]:
+    import numba
+
+    for name, value in fn.__globals__.items():
+        if isinstance(value, Jitted) and name in fn.__code__.co_names:
+            # numba's cache asks whether the caller's file changed, not whether the callee's did
+            if value.fn.__code__.co_filename != fn.__code__.co_filename:
+                raise TypeError(f"{fn.__name__} calls {name} of another file, whose changes its cache would not see")
+            fn.__globals__[name] = value.dispatcher
+    try:
+        return numba.njit(fn, cache=True, **_OPTIONS)
+    except RuntimeError:
+        return numba.njit(fn, **_OPTIONS)

@@ -1,0 +1,104 @@
+"""Loops of normalisation, one pass each; the order of operations is that of the ops that call them.
+
+Arrays are flat. A run of ``inner`` elements shares the index of its statistics; ``first`` and ``last`` are runs.
+"""
+
+import numpy as np
+
+from dettriton.exact._jit import jit
+
+_NAN = np.float32(np.nan)
+_ZERO = np.float32(0)
+
+
+@jit
+def _normalise(x, y, mean, scale, weight, bias):
+    for i in range(x.size):
+        y[i] = (((x[i] - mean) * scale) * weight) + bias
+
+
+@jit
+def _normalise_relu(x, residual, added, y, mean, scale, weight, bias):
+    for i in range(x.size):
+        value = (((x[i] - mean) * scale) * weight) + bias
+        value = value + residual[i] if added else value
+        y[i] = value if value > _ZERO else (_ZERO if value == value else _NAN)
+
+
+@jit
+def normalise_runs(x, residual, added, relu, y, kept, inner, first, last, means, scales, weights, biases):
+    """``y = (h * weight) + bias``, ``h = (x - m) * r``; then ``relu(y + residual)`` where asked."""
+    for run in range(first, last):
+        k = run % kept
+        at, end = run * inner, (run + 1) * inner
+        if relu:
+            _normalise_relu(x[at:end], residual[at:end], added, y[at:end], means[k], scales[k], weights[k], biases[k])
+        else:
+            _normalise(x[at:end], y[at:end], means[k], scales[k], weights[k], biases[k])
+
+
+@jit
+def _gradient(grad, x, gate, gated, grad_x, mean, scale, grad_mean, product_mean, slope):
+    for i in range(grad.size):
+        g = grad[i] if (gate[i] > _ZERO) | (not gated) else _ZERO
+        h = (x[i] - mean) * scale
+        grad_x[i] = ((g - grad_mean) - (h * product_mean)) * slope
+
+
+@jit
+def gradient_runs(
+    grad, x, gate, gated, grad_x, kept, inner, first, last, means, scales, grad_means, product_means, slopes
+):
+    """``((g - S(g) / n) - (h * (S(g * h) / n))) * k``, ``g`` the gradient where the gate is above 0."""
+    for run in range(first, last):
+        k = run % kept
+        at, end = run * inner, (run + 1) * inner
+        _gradient(
+            grad[at:end],
+            x[at:end],
+            gate[at:end],
+            gated,
+            grad_x[at:end],
+            means[k],
+            scales[k],
+            grad_means[k],
+            product_means[k],
+            slopes[k],
+        )
+
+
+@jit
+def _normalise_each(x, y, mean, scale, weights, biases):
+    for i in range(x.size):
+        y[i] = (((x[i] - mean) * scale) * weights[i]) + biases[i]
+
+
+@jit
+def normalise_rows(x, y, groups, depth, positions, first, last, means, scales, weights, biases):
+    """``y = (h * weight) + bias`` of rows of ``depth * positions``; a parameter for each (group, depth)."""
+    for row in range(first, last):
+        at, p = row * depth * positions, (row % groups) * depth
+        if positions == 1:
+            end = at + depth
+            _normalise_each(
+                x[at:end], y[at:end], means[row], scales[row], weights[p : p + depth], biases[p : p + depth]
+            )
+        else:
+            for d in range(depth):
+                end = at + positions
+                _normalise(x[at:end], y[at:end], means[row], scales[row], weights[p + d], biases[p + d])
+                at = end
+
+
+@jit
+def _products(grad, x, product, mean, scale):
+    for i in range(grad.size):
+        product[i] = grad[i] * ((x[i] - mean) * scale)
+
+
+@jit
+def products_of_rows(grad, x, product, length, first, last, means, scales):
+    """``g * h``, ``h = (x - m) * r``, of rows of that length."""
+    for row in range(first, last):
+        at, end = row * length, (row + 1) * length
+        _products(grad[at:end], x[at:end], product[at:end], means[row], scales[row])

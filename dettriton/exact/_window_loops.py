@@ -1,0 +1,282 @@
+"""Loops that sum terms exactly in two windows: what :mod:`dettriton.exact.window` does in torch operations.
+
+An array is flat and means (outer, kept, inner); a sum runs over outer and inner of one kept index. Its largest
+magnitude is found first, then each term is cut into two integers below 2**32, which are added in int64, so the order
+that the compiler chooses for the additions changes nothing.
+"""
+
+import numpy as np
+
+from dettriton.exact._jit import jit
+
+LOWEST_WINDOW = -5
+NOT_FINITE = 0x7F800000
+_MAGNITUDE = np.uint32(0x7FFFFFFF)
+_SIGN_FLIP = np.int32(0x7FFFFFFF)
+_NAN = np.float32(np.nan)
+_ZERO = np.float32(0)
+_ONE_UP = 2.0**32
+_ONE_DOWN = 2.0**-32
+# Added to an integer below 2**51 it leaves that integer in the low bits of a binary64: a conversion that vectorises.
+_INTEGER = 1.5 * 2.0**52
+_INTEGER_BITS = np.int64(np.float64(_INTEGER).view(np.int64))
+
+
+@jit
+def _window(top):
+    """The window of the magnitude with these bits."""
+    if top >= 1 << 23:
+        return ((np.int64(top) >> 23) - 127) >> 5
+    return np.int64(-4) if top >= 1 << 21 else np.int64(LOWEST_WINDOW)
+
+
+@jit
+def _to_grid(window):
+    """``2**(-32 * (window - 1))``, which makes the lower window's unit 1."""
+    return np.int64((1023 - 32 * (window - 1)) << 52).view(np.float64)
+
+
+@jit
+def _rounded(window, hi, lo):
+    """As ``round_window_pair``."""
+    hi += lo >> 32
+    lo &= 0xFFFFFFFF
+    if -(1 << 31) <= hi < 1 << 31:
+        return np.float32(np.float64(np.float32((hi << 32) | lo)) / _to_grid(window))
+    return np.float32(np.float64(np.float32(hi | np.int64(lo != 0))) / _to_grid(window + 1))
+
+
+@jit
+def _top(run):
+    """The bits of the largest magnitude; a NaN's exceed those of an infinity."""
+    bits = run.view(np.uint32)
+    top = np.uint32(0)
+    for i in range(bits.size):
+        top = max(top, bits[i] & _MAGNITUDE)
+    return top
+
+
+@jit
+def _halves(term, grid):
+    """The term's integers in both windows, each plus ``_INTEGER_BITS``."""
+    scaled = np.float64(term) * grid
+    hi = np.trunc(scaled * _ONE_DOWN)
+    lo = np.trunc(scaled - hi * _ONE_UP)
+    return np.float64(hi + _INTEGER).view(np.int64), np.float64(lo + _INTEGER).view(np.int64)
+
+
+@jit
+def _sums(run, grid):
+    hi = np.int64(0)
+    lo = np.int64(0)
+    for i in range(run.size):
+        h, low = _halves(run[i], grid)
+        hi += h
+        lo += low
+    return hi - run.size * _INTEGER_BITS, lo - run.size * _INTEGER_BITS
+
+
+@jit
+def accumulate_runs(x, outer, kept, inner, first, last, window, hi, lo, finite):
+    """The accumulators of the kept indices ``first`` to ``last``; a run of ``inner`` terms at a time."""
+    for k in range(first, last):
+        top = np.uint32(0)
+        for o in range(outer):
+            at = (o * kept + k) * inner
+            top = max(top, _top(x[at : at + inner]))
+        finite[k] = top < NOT_FINITE
+        window[k] = _window(top if finite[k] else np.uint32(0))
+        hi[k] = 0
+        lo[k] = 0
+        if finite[k]:
+            grid = _to_grid(window[k])
+            for o in range(outer):
+                at = (o * kept + k) * inner
+                h, low = _sums(x[at : at + inner], grid)
+                hi[k] += h
+                lo[k] += low
+
+
+@jit
+def _widen_tops(row, tops):
+    bits = row.view(np.uint32)
+    for k in range(bits.size):
+        tops[k] = max(tops[k], bits[k] & _MAGNITUDE)
+
+
+@jit
+def _add_row(row, grids, hi, lo):
+    for k in range(row.size):
+        h, low = _halves(row[k], grids[k])
+        hi[k] += h - _INTEGER_BITS
+        lo[k] += low - _INTEGER_BITS
+
+
+@jit
+def accumulate_columns(x, outer, kept, inner, first, last, window, hi, lo, finite):
+    """As ``accumulate_runs`` where ``inner`` is 1; a row of kept indices at a time."""
+    tops = np.zeros(last - first, np.uint32)
+    grids = np.empty(last - first, np.float64)
+    for o in range(outer):
+        _widen_tops(x[o * kept + first : o * kept + last], tops)
+    for k in range(last - first):
+        finite[first + k] = tops[k] < NOT_FINITE
+        window[first + k] = _window(tops[k] if finite[first + k] else np.uint32(0))
+        grids[k] = _to_grid(window[first + k])
+    hi[first:last] = 0
+    lo[first:last] = 0
+    for o in range(outer):
+        _add_row(x[o * kept + first : o * kept + last], grids, hi[first:last], lo[first:last])
+    for k in range(first, last):
+        if not finite[k]:
+            hi[k] = 0
+            lo[k] = 0
+
+
+@jit
+def round_all(window, hi, lo, finite, total):
+    """Round each accumulator; the canonical NaN where a term was not finite."""
+    for k in range(total.size):
+        total[k] = _rounded(window[k], hi[k], lo[k]) if finite[k] else _NAN
+
+
+@jit
+def _extremes(run):
+    """The smallest and the largest term as integers of the same order; NaNs lie beyond the infinities."""
+    bits = run.view(np.int32)
+    low = np.int32(0x7FFFFFFF)
+    high = np.int32(-0x80000000)
+    for i in range(bits.size):
+        key = bits[i] ^ ((bits[i] >> 31) & _SIGN_FLIP)
+        low = min(low, key)
+        high = max(high, key)
+    return low, high
+
+
+@jit
+def _of_key(key):
+    return np.int32(key ^ ((key >> 31) & _SIGN_FLIP)).view(np.float32)
+
+
+@jit
+def _bits(value):
+    return np.float32(value).view(np.uint32) & _MAGNITUDE
+
+
+@jit
+def _square_sums(run, mean, grid):
+    hi = np.int64(0)
+    lo = np.int64(0)
+    for i in range(run.size):
+        centred = run[i] - mean
+        h, low = _halves(centred * centred, grid)
+        hi += h
+        lo += low
+    return hi - run.size * _INTEGER_BITS, lo - run.size * _INTEGER_BITS
+
+
+@jit
+def statistics(x, outer, kept, inner, first, last, centre, means, squares):
+    """``m = S(x) / n`` (0 without a centre) and ``S((x - m) * (x - m))`` of the kept indices ``first`` to ``last``."""
+    terms = np.float32(outer * inner)
+    for k in range(first, last):
+        low = np.int32(0x7FFFFFFF)
+        high = np.int32(-0x80000000)
+        for o in range(outer):
+            at = (o * kept + k) * inner
+            smaller, larger = _extremes(x[at : at + inner])
+            low = min(low, smaller)
+            high = max(high, larger)
+        smallest, largest = _of_key(low), _of_key(high)
+        top = max(_bits(smallest), _bits(largest))
+        mean = _ZERO
+        if centre and top >= NOT_FINITE:
+            mean = _NAN
+        elif centre:
+            window = _window(top)
+            grid = _to_grid(window)
+            hi = np.int64(0)
+            lo = np.int64(0)
+            for o in range(outer):
+                at = (o * kept + k) * inner
+                h, below = _sums(x[at : at + inner], grid)
+                hi += h
+                lo += below
+            mean = _rounded(window, hi, lo) / terms
+        means[k] = mean
+        # A rounded difference keeps the order of what it is taken from: the extremes have the largest squares.
+        top = max(_bits(smallest - mean), _bits(largest - mean))
+        farthest = np.uint32(top).view(np.float32)
+        top = _bits(farthest * farthest)
+        squares[k] = _NAN
+        if top < NOT_FINITE:
+            window = _window(top)
+            grid = _to_grid(window)
+            hi = np.int64(0)
+            lo = np.int64(0)
+            for o in range(outer):
+                at = (o * kept + k) * inner
+                h, below = _square_sums(x[at : at + inner], mean, grid)
+                hi += h
+                lo += below
+            squares[k] = _rounded(window, hi, lo)
+
+
+@jit
+def _gradient_tops(grad, x, gate, gated, mean, scale):
+    top = np.uint32(0)
+    top_product = np.uint32(0)
+    for i in range(grad.size):
+        g = grad[i] if (gate[i] > _ZERO) | (not gated) else _ZERO
+        top = max(top, _bits(g))
+        top_product = max(top_product, _bits(g * ((x[i] - mean) * scale)))
+    return top, top_product
+
+
+@jit
+def _gradient_sums(grad, x, gate, gated, mean, scale, grid, grid_product):
+    hi = np.int64(0)
+    lo = np.int64(0)
+    hi_product = np.int64(0)
+    lo_product = np.int64(0)
+    for i in range(grad.size):
+        g = grad[i] if (gate[i] > _ZERO) | (not gated) else _ZERO
+        h, low = _halves(g, grid)
+        hi += h
+        lo += low
+        h, low = _halves(g * ((x[i] - mean) * scale), grid_product)
+        hi_product += h
+        lo_product += low
+    extra = grad.size * _INTEGER_BITS
+    return hi - extra, lo - extra, hi_product - extra, lo_product - extra
+
+
+@jit
+def gradient_sums(grad, x, gate, gated, outer, kept, inner, first, last, means, scales, totals, products):
+    """``S(g)`` and ``S(g * h)``, ``h = (x - m) * r``; where ``gated``, ``g`` is the gradient where the gate is above 0."""
+    for k in range(first, last):
+        mean, scale = means[k], scales[k]
+        top = np.uint32(0)
+        top_product = np.uint32(0)
+        for o in range(outer):
+            at = (o * kept + k) * inner
+            end = at + inner
+            t, p = _gradient_tops(grad[at:end], x[at:end], gate[at:end], gated, mean, scale)
+            top = max(top, t)
+            top_product = max(top_product, p)
+        window, window_product = _window(top), _window(top_product)
+        grid, grid_product = _to_grid(window), _to_grid(window_product)
+        hi = np.int64(0)
+        lo = np.int64(0)
+        hi_product = np.int64(0)
+        lo_product = np.int64(0)
+        for o in range(outer):
+            at = (o * kept + k) * inner
+            end = at + inner
+            parts = _gradient_sums(grad[at:end], x[at:end], gate[at:end], gated, mean, scale, grid, grid_product)
+            hi += parts[0]
+            lo += parts[1]
+            hi_product += parts[2]
+            lo_product += parts[3]
+        totals[k] = _rounded(window, hi, lo) if top < NOT_FINITE else _NAN
+        products[k] = _rounded(window_product, hi_product, lo_product) if top_product < NOT_FINITE else _NAN

@@ -1,0 +1,175 @@
+"""Exact convolutions on the CPU by compiled loops around binary64 matrix products.
+
+Where few outputs share what they read, shifted maps are added up; else columns are gathered for a matrix product. The
+bits are those of :mod:`dettriton.exact.convolution`: sums are exact, so block sizes and orders cannot change them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from dettriton.exact._conv_loops import direct, gather_columns, gather_runs, round_maps
+from dettriton.exact._gather import Gather, forward_gather, input_grad_phases
+from dettriton.exact._grid_loops import grid_scales, quantize_grids, round_matrices
+from dettriton.exact.compiled_dot import NO_BIAS, flat, scratch
+from dettriton.exact.convolution import Geometry, Size
+from dettriton.exact.dot import exact_terms, integer_bmm, slices
+
+_BLOCK_ELEMENTS = 1 << 18
+_MOST_DIRECT_OUTPUTS = 24
+_LEAST_DIRECT_WIDTH = 8
+
+
+@lru_cache(maxsize=512)
+def _placing(channels: int, size: Size, stride: Size, starts: Size, width: int) -> np.ndarray:
+    return np.array((channels, *size, *stride, *starts, width), np.int64)
+
+
+def _scales(x: torch.Tensor, grid_dim: int, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """The scales and units of ``x`` (batch, channels, ...), one grid for each index of ``grid_dim``."""
+    count = x.shape[grid_dim]
+    scale, unit = np.empty(count), np.empty(count)
+    run = x[0, 0].numel() if x.shape[0] and x.shape[1] else 0
+    outer, shared, grids, run = (1, 1, count, x.shape[1] * run) if grid_dim == 0 else (1, x.shape[0], count, run)
+    grid_scales(flat(x), outer, shared, grids, run, bits, scale, unit)
+    return scale, unit
+
+
+def _weight(rows: torch.Tensor, bits: int) -> tuple[torch.Tensor, np.ndarray]:
+    """Grid integers and units of a weight, one grid a row."""
+    rows = rows.contiguous()
+    q, unit = torch.empty(rows.shape, dtype=torch.float64), np.empty(rows.shape[0])
+    run = math.prod(rows.shape[1:])
+    quantize_grids(flat(rows), 1, 1, rows.shape[0], run, bits, flat(q), unit)
+    return q, unit
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """Contiguous ``(batch, channels, ...)`` with one grid a sample."""
+
+    x: torch.Tensor
+    groups: int
+    bits: int
+    scale: np.ndarray
+    unit: np.ndarray
+
+    @classmethod
+    def of(cls, x: torch.Tensor, groups: int, bits: int) -> _Operand:
+        x = x.contiguous()
+        return cls(x, groups, bits, *_scales(x, 0, bits))
+
+    def times(
+        self,
+        matrix: torch.Tensor,
+        gather: Gather,
+        unit: np.ndarray,
+        bias: np.ndarray,
+        placing: np.ndarray,
+        y: np.ndarray,
+    ) -> None:
+        """The gathered columns times a matrix of grid integers ``(groups, rows, terms)``, rounded and put into ``y``."""
+        terms = matrix.shape[2]
+        fits = terms <= exact_terms(self.bits)
+        direct = fits and matrix.shape[1] <= _MOST_DIRECT_OUTPUTS and gather.out_size[2] >= _LEAST_DIRECT_WIDTH
+        (self._directly if direct else self._by_columns)(matrix, gather, unit, bias, placing, y)
+
+    def _directly(
+        self,
+        matrix: torch.Tensor,
+        gather: Gather,
+        unit: np.ndarray,
+        bias: np.ndarray,
+        placing: np.ndarray,
+        y: np.ndarray,
+    ) -> None:
+        maps = gather.shifted
+        terms, geometry = maps.arrays(gather, self.groups)
+        weight = np.zeros((*matrix.shape[:2], terms.size))
+        weight[..., : matrix.shape[2]] = matrix.numpy()
+        size = np.array(gather.out_size, np.int64)
+        operand = (flat(self.x), self.scale, self.unit, weight.reshape(-1), unit, bias)
+        span = np.array((0, self.x.shape[0]), np.int64)
+        direct(*operand, geometry, maps.phases, terms, placing, size, self.groups, span, y)
+
+    def _by_columns(
+        self,
+        matrix: torch.Tensor,
+        gather: Gather,
+        unit: np.ndarray,
+        bias: np.ndarray,
+        placing: np.ndarray,
+        y: np.ndarray,
+    ) -> None:
+        groups, rows, terms = matrix.shape
+        for block in gather.blocks(self.x.shape[0], _BLOCK_ELEMENTS):
+            cols = scratch("columns", gather.rows * block.positions)
+            gather_columns(flat(self.x), self.scale, False, *gather.arrays, block.first, block.last, flat(cols))
+            cols = cols.view(groups, terms, block.positions)
+            if terms <= exact_terms(self.bits):
+                total = scratch("total", groups * rows * block.positions).view(groups, rows, block.positions)
+                torch.bmm(matrix, cols, out=total)
+            else:
+                total = integer_bmm(matrix, cols, self.bits).to(torch.float32).to(torch.float64)
+            round_maps(flat(total), self.unit, unit, bias, placing, block.first, block.last, y)
+
+
+def conv(
+    x: torch.Tensor, weight: torch.Tensor, g: Geometry, bits: int, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The convolution, with bias."""
+    q, unit = _weight(weight, bits)
+    y = torch.empty(g.batch, g.out_channels, *g.out_size)
+    placing = _placing(g.out_channels, g.out_size, (1, 1, 1), (0, 0, 0), g.out_size[2])
+    added = NO_BIAS if bias is None else flat(bias.contiguous())
+    matrix = q.view(g.groups, g.group_out, g.terms_forward)
+    _Operand.of(x, g.groups, bits).times(matrix, forward_gather(g), unit, added, placing, flat(y))
+    return y
+
+
+def conv_input_grad(grad: torch.Tensor, weight: torch.Tensor, g: Geometry, bits: int) -> torch.Tensor:
+    """The gradient of a convolution to its input."""
+    operand = _Operand.of(grad, g.groups, bits)
+    by_input = weight.reshape(g.groups, g.group_out, g.group_in, g.taps).transpose(1, 2)
+    q, unit = _weight(by_input.reshape(g.in_channels, g.group_out, *g.kernel), bits)
+    grad_x = torch.empty(g.batch, g.in_channels, *g.size)
+    for phase in input_grad_phases(g):
+        taken = q[(slice(None), slice(None), *phase.taps)]
+        matrix = taken.reshape(g.groups, g.group_in, math.prod(taken.shape[1:]))
+        placing = _placing(g.in_channels, g.size, g.stride, phase.starts, phase.gather.out_size[2])
+        operand.times(matrix, phase.gather, unit, NO_BIAS, placing, flat(grad_x))
+    return grad_x
+
+
+def conv_weight_grad(grad: torch.Tensor, x: torch.Tensor, g: Geometry, bits: int) -> torch.Tensor:
+    """The gradient of a convolution to its weight."""
+    grad, x = grad.contiguous(), x.contiguous()
+    grad_scale, grad_unit = _scales(grad, 1, bits)
+    x_scale, x_unit = _scales(x, 1, bits)
+    gather = forward_gather(g)
+    running = torch.zeros(g.groups, g.group_out, g.terms_forward, dtype=torch.float64)
+    total, room, step = None, exact_terms(bits), exact_terms(bits)
+    for block in gather.blocks(g.batch, _BLOCK_ELEMENTS):
+        cols = scratch("columns", gather.rows * block.positions).view(g.groups, g.terms_forward, block.positions)
+        part = scratch("gradient", g.out_channels * block.positions).view(g.groups, g.group_out, block.positions)
+        gather_columns(flat(x), x_scale, True, *gather.arrays, block.first, block.last, flat(cols))
+        gather_runs(flat(grad), grad_scale, g.out_channels, g.positions, *block.run(g.out_size), flat(part))
+        for positions in slices(block.positions, step):
+            count = positions.stop - positions.start
+            if count > room:
+                total = running.to(torch.int64) if total is None else total.add_(running.to(torch.int64))
+                running.zero_()
+                room = step
+            room -= count
+            running.baddbmm_(part[:, :, positions], cols[:, :, positions].transpose(1, 2))
+    if total is not None:
+        running = (total + running.to(torch.int64)).to(torch.float32).to(torch.float64)
+    rounded = torch.empty(g.out_channels, g.group_in, *g.kernel)
+    units = np.repeat(x_unit, g.taps)
+    round_matrices(flat(running), grad_unit, units, g.groups, g.group_out, g.terms_forward, NO_BIAS, flat(rounded))
+    return rounded

@@ -1,0 +1,114 @@
+"""Normalisation by runs on the CPU, in compiled loops."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from dettriton.exact._loops import flat, spread
+from dettriton.exact._norm_loops import gradient_runs, normalise_rows, normalise_runs, products_of_rows
+from dettriton.exact.compiled_window import by_runs, from_runs
+
+MaybeTensor = torch.Tensor | None
+
+
+def normalised(
+    x: torch.Tensor,
+    mean: torch.Tensor,
+    scale: torch.Tensor,
+    weight: MaybeTensor,
+    bias: MaybeTensor,
+    residual: MaybeTensor,
+    relu: bool,
+) -> torch.Tensor:
+    """``((x - mean) * scale) * weight + bias``, then with ``relu`` that of the sum with ``residual``, if there is one.
+
+    Args:
+        x: (outer, C, inner).
+        mean, scale: (C,).
+        weight, bias: (C,), or None to leave out that operation.
+        residual: of the input's shape, or None.
+        relu: False only without a residual.
+    """
+    shape = x.shape
+    x = by_runs(x)
+    y = torch.empty(x.shape)
+    outer, kept, inner = x.shape
+    # One and minus zero change nothing, not even a sign.
+    weight = torch.ones(kept) if weight is None else weight
+    bias = torch.full((kept,), -0.0) if bias is None else bias
+    source = flat(x)
+    added = source if residual is None else flat(by_runs(residual))
+    arrays = source, added, residual is not None, relu, flat(y)
+    per_channel = [flat(t) for t in (mean, scale, weight, bias)]
+
+    def of_runs(first: int, last: int) -> None:
+        normalise_runs(*arrays, kept, inner, first, last, *per_channel)
+
+    spread(of_runs, outer * kept, x.numel())
+    return from_runs(y, shape)
+
+
+def centred_gradient(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    gate: MaybeTensor,
+    mean: torch.Tensor,
+    scale: torch.Tensor,
+    grad_mean: torch.Tensor,
+    product_mean: torch.Tensor,
+    slope: torch.Tensor,
+) -> torch.Tensor:
+    """``((g - grad_mean) - (h * product_mean)) * slope``, ``h = (x - mean) * scale``, by channel.
+
+    Args:
+        grad, x, gate: (outer, C, inner); with a gate, ``g`` is the gradient where the gate is above 0, else +0.
+        mean, scale, grad_mean, product_mean, slope: (C,).
+    """
+    shape = grad.shape
+    grad = by_runs(grad)
+    outer, kept, inner = grad.shape
+    grad_x, upstream = torch.empty(grad.shape), flat(grad)
+    gates = upstream if gate is None else flat(by_runs(gate))
+    arrays = upstream, flat(by_runs(x)), gates, gate is not None, flat(grad_x)
+    per_channel = [flat(t) for t in (mean, scale, grad_mean, product_mean, slope)]
+
+    def of_runs(first: int, last: int) -> None:
+        gradient_runs(*arrays, kept, inner, first, last, *per_channel)
+
+    spread(of_runs, outer * kept, grad.numel())
+    return from_runs(grad_x, shape)
+
+
+def normalised_rows(
+    x: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor, weight: MaybeTensor, bias: MaybeTensor
+) -> torch.Tensor:
+    """``((x - mean) * scale) * weight + bias`` of (N, G, D, P) by rows of D * P; weight and bias are (G * D,) or None."""
+    samples, groups, depth, positions = x.shape
+    y = torch.empty(x.shape)
+    parameters = groups * depth
+    weight = torch.ones(parameters) if weight is None else weight
+    bias = torch.full((parameters,), -0.0) if bias is None else bias
+    source, target = flat(x), flat(y)
+    statistics = [flat(t) for t in (mean, scale, weight, bias)]
+
+    def of_rows(first: int, last: int) -> None:
+        normalise_rows(source, target, groups, depth, positions, first, last, *statistics)
+
+    spread(of_rows, samples * groups, x.numel())
+    return y
+
+
+def row_products(grad: torch.Tensor, x: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """``grad * ((x - mean) * scale)`` of (N, G, D, P), with a mean and a scale for each (n, g)."""
+    product = torch.empty(x.shape)
+    arrays = [flat(t) for t in (grad, x, product)]
+    statistics = [flat(t) for t in (mean, scale)]
+    length = math.prod(x.shape[2:])
+
+    def of_rows(first: int, last: int) -> None:
+        products_of_rows(*arrays, length, first, last, *statistics)
+
+    spread(of_rows, mean.numel(), x.numel())
+    return product

@@ -1,0 +1,79 @@
+"""Exact windowed sums on the CPU by compiled loops; :mod:`dettriton.exact.window` says what they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from dettriton.exact._loops import flat, spread
+from dettriton.exact._window_loops import accumulate_columns, accumulate_runs, gradient_sums, round_all, statistics
+
+Fields = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Of one accumulator for each kept index: window, hi, lo, finite."""
+
+
+def accumulated(terms: torch.Tensor, threaded: bool = True) -> Fields:
+    """The sums of a contiguous binary32 (outer, kept, inner) tensor over outer and inner."""
+    outer, kept, inner = terms.shape
+    window, hi, lo = np.empty((3, kept), np.int64)
+    fields = window, hi, lo, np.empty(kept, np.bool_)
+    loop, x = accumulate_columns if inner == 1 else accumulate_runs, flat(terms)
+
+    def of_kept(first: int, last: int) -> None:
+        loop(x, outer, kept, inner, first, last, *fields)
+
+    spread(of_kept, kept, terms.numel() if threaded else 0)
+    return fields
+
+
+def rounded(fields: Fields) -> torch.Tensor:
+    """Each sum rounded to binary32 once."""
+    total = torch.empty(fields[0].size)
+    round_all(*fields, flat(total))
+    return total
+
+
+def mean_and_squares(terms: torch.Tensor, centre: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+    """``m = S(x) / n``, or 0 without a centre, and ``S((x - m) * (x - m))`` of each kept index of ``terms``."""
+    terms = by_runs(terms)
+    outer, kept, inner = terms.shape
+    mean, squares = torch.empty(kept), torch.empty(kept)
+    x, into = flat(terms), (flat(mean), flat(squares))
+
+    def of_kept(first: int, last: int) -> None:
+        statistics(x, outer, kept, inner, first, last, centre, *into)
+
+    spread(of_kept, kept, terms.numel())
+    return mean, squares
+
+
+def sums_of_gradients(
+    grad: torch.Tensor, x: torch.Tensor, gate: torch.Tensor | None, mean: torch.Tensor, scale: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``S(g)`` and ``S(g * h)`` of each kept index, ``h = (x - mean) * scale``.
+
+    Args:
+        grad, x, gate: (outer, kept, inner); with a gate, ``g`` is the gradient where the gate is above 0, else +0.
+        mean, scale: (kept,).
+    """
+    terms = [by_runs(t) for t in (grad, x, grad if gate is None else gate)]
+    outer, kept, inner = terms[0].shape
+    totals = torch.empty(kept), torch.empty(kept)
+    arrays = *(flat(t) for t in terms), gate is not None
+    per_kept = [flat(t) for t in (mean, scale, *totals)]
+
+    def of_kept(first: int, last: int) -> None:
+        gradient_sums(*arrays, outer, kept, inner, first, last, *per_kept)
+
+    spread(of_kept, kept, terms[0].numel())
+    return totals
+
+
+def by_runs(terms: torch.Tensor) -> torch.Tensor:
+    """An (outer, kept, inner) tensor with the same sums whose terms lie in runs longer than one."""
+    return terms.permute(2, 1, 0).contiguous() if terms.shape[2] == 1 else terms
+
+
+def from_runs(terms: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """What ``by_runs`` made of a tensor of this shape, in its order again."""
+    return terms.permute(2, 1, 0).contiguous() if shape[2] == 1 else terms
