@@ -21,7 +21,8 @@ def normalised(
     bias: MaybeTensor,
     residual: MaybeTensor,
     relu: bool,
-) -> torch.Tensor:
+    out: torch.Tensor,
+) -> None:
     """``((x - mean) * scale) * weight + bias``, then with ``relu`` that of the sum with ``residual``, if there is one.
 
     Args:
@@ -30,10 +31,9 @@ def normalised(
         weight, bias: (C,), or None to leave out that operation.
         residual: of the input's shape, or None.
         relu: False only without a residual.
+        out: contiguous, of the input's shape; filled.
     """
-    shape = x.shape
-    x = by_runs(x)
-    y = torch.empty(x.shape)
+    x, y = by_runs(x), by_runs(out)
     outer, kept, inner = x.shape
     # One and minus zero change nothing, not even a sign.
     weight = torch.ones(kept) if weight is None else weight
@@ -47,7 +47,8 @@ def normalised(
         normalise_runs(*arrays, kept, inner, first, last, *per_channel)
 
     spread(of_runs, outer * kept, x.numel())
-    return from_runs(y, shape)
+    if y is not out:
+        out.copy_(from_runs(y, out.shape))
 
 
 def centred_gradient(

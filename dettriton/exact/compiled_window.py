@@ -26,9 +26,9 @@ def accumulated(terms: torch.Tensor, threaded: bool = True) -> Fields:
     return fields
 
 
-def rounded(fields: Fields) -> torch.Tensor:
-    """Each sum rounded to binary32 once."""
-    total = torch.empty(fields[0].size)
+def rounded(fields: Fields, shape: torch.Size) -> torch.Tensor:
+    """Each sum rounded to binary32 once, in a tensor of this shape."""
+    total = torch.empty(shape)
     round_all(*fields, flat(total))
     return total
 

@@ -90,7 +90,7 @@ class Accumulator:
             from dettriton.exact.compiled_window import rounded
 
             fields = (self.window, self.hi, self.lo, self.finite)
-            return rounded(tuple(flat(field) for field in fields)).view(self.window.shape)
+            return rounded(tuple(flat(field) for field in fields), self.window.shape)
         return torch.where(self.finite, round_window_pair(self.window, self.hi, self.lo), canonical_nan(self.hi))
 
 

@@ -213,8 +213,11 @@ def batch_norm_torch(
     if compiles():
         from dettriton.exact.compiled_norm import normalised
 
+        # a view of a fresh tensor could not be changed in place by a caller's relu
+        y = torch.empty(x.shape)
         added = None if residual is None else _by_channel(residual)
-        return normalised(_by_channel(x), mean, scale, weight, bias, added, relu).view(x.shape), None
+        normalised(_by_channel(x), mean, scale, weight, bias, added, relu, _by_channel(y))
+        return y, None
     h = (x - _per_channel(mean, x) if centred is None else centred).mul_(_per_channel(scale, x))
     y = h
     if weight is not None:

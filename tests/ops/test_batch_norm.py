@@ -220,3 +220,13 @@ def test_bad_input_is_refused():
     }.items():
         with pytest.raises(InputError, match=message):
             call()
+
+
+@MODES
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 5), (4, 3, 5, 2)], ids=str)
+def test_the_result_can_be_changed_in_place(shape, training):
+    mean, var, weight, bias = per_channel(3)
+    x = randn(*shape).requires_grad_()
+    for y in on_both_engines(lambda: batch_norm(x, mean.clone(), var.clone(), weight, bias, training).relu_()):
+        y.sum().backward()
+        assert (y.detach() >= 0).all()

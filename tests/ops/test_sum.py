@@ -202,3 +202,10 @@ def test_verify_parts_sum_as_one_tensor(name, dtype):
     parts = [p.reshape(1, -1) for p in x.split([1, 100, 0, 110])]
     for result in on_both_engines(lambda: exact_sum_of_parts(iter(parts), like=x)):
         assert torch.equal(result, exact_sum(x))
+
+
+def test_a_kept_dimensions_sum_can_be_changed_in_place():
+    x = torch.ones(3, 4, requires_grad=True)
+    for y in on_both_engines(lambda: sum(x, (1,), True).mul_(2)):
+        y.sum().backward()
+    assert (x.grad == 4).all()

@@ -136,7 +136,8 @@ WALL_CLOCK = re.compile(
 def test_verify_no_wall_clock_in_the_package():
     sources = {path.name: path.read_text("utf-8") for path in Path(dettriton.__file__).parent.rglob("*.py")}
     assert len(sources) > 150
-    assert not [name for name, source in sources.items() if WALL_CLOCK.search(source)]
+    # certificates are valid until a date
+    assert {name for name, source in sources.items() if WALL_CLOCK.search(source)} <= {"_keys.py"}
     assert (
         len(WALL_CLOCK.findall("import time\nprint(time.time())\nfrom datetime import datetime\ntime.monotonic()")) == 2
     )
