@@ -8,7 +8,7 @@ precision widens to binary32, and its result is rounded once more.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import Any
 
@@ -143,9 +143,11 @@ def _add_to_bins(x: torch.Tensor, bins: torch.Tensor, top: torch.Tensor, dims: t
     launched(grid, x, bins, top, outer, kept, inner, TILES=tiles)
 
 
-def rounded_bins(bins: torch.Tensor, top: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The sums that the kernels added up, rounded once."""
-    y = torch.empty(top.shape, dtype=dtype, device=top.device)
+def rounded_bins(
+    bins: torch.Tensor, top: torch.Tensor, dtype: torch.dtype, shape: Sequence[int] | None = None
+) -> torch.Tensor:
+    """The sums that the kernels added up, rounded once, in a tensor of this shape."""
+    y = torch.empty(top.shape if shape is None else shape, dtype=dtype, device=top.device)
     launched = _window_round64_kernel if dtype == torch.float64 else _window_round_kernel
     launched((blocks(y.numel(), 128),), bins, top, y, y.numel())
     return y
@@ -155,7 +157,7 @@ def sum_triton(x: torch.Tensor, dims: tuple[int, ...], keepdim: bool) -> torch.T
     shape = [1 if d in dims else s for d, s in enumerate(x.shape)]
     bins, top = empty_bins(x.dtype, math.prod(shape), x.device)
     _add_to_bins(x, bins, top, dims)
-    y = rounded_bins(bins, top, x.dtype).view(shape)
+    y = rounded_bins(bins, top, x.dtype, shape)
     return y if keepdim or not dims else y.squeeze(dims)
 
 
