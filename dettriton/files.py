@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
+from dettriton._strict_json import unique_keys
 from dettriton.digest import canonical_json, little_endian, named_tensors, payload
 from dettriton.errors import InputError
 
@@ -168,19 +169,12 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict, int]:
 
 def _parse_json(text: bytes | str, what: str) -> dict:
     try:
-        parsed = json.loads(text if isinstance(text, str) else text.decode(), object_pairs_hook=_unique_keys)
+        parsed = json.loads(text if isinstance(text, str) else text.decode(), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise _Malformed(f"its {what} is not valid JSON ({error})") from error
     if not isinstance(parsed, dict):
         raise _Malformed(f"its {what} is not a JSON object")
     return parsed
-
-
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict:
-    unique = dict(pairs)
-    if len(unique) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return unique
 
 
 def _parse_metadata(entry: object) -> dict:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from dettriton._strict_json import no_constants, unique_keys
 from dettriton.errors import InputError, IntegrityError
 from dettriton.train._commitment import Commitment, is_digest
 
@@ -143,23 +144,11 @@ def canonical(content: Mapping[str, Any]) -> bytes:
 
 
 def _read(data: bytes) -> dict[str, Any]:
-    content = json.loads(data.decode(), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+    content = json.loads(data.decode(), object_pairs_hook=unique_keys, parse_constant=no_constants)
     if not isinstance(content, dict):
         raise ValueError("it is not a JSON object")
     canonical(content)  # text without a UTF-8 form and numbers beyond binary64 end here
     return content
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    unique = dict(pairs)
-    if len(unique) != len(pairs):
-        twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
-        raise ValueError(f"the key {twice!r:.80} occurs twice in one object")
-    return unique
-
-
-def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is not a number of JSON")
 
 
 def _entry(name: str, row: Any) -> Entry:

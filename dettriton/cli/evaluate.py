@@ -1,7 +1,6 @@
 """``dettriton evaluate``: every figure of a trained model on a dataset, or on a folder of ECG records."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import click
@@ -48,9 +47,10 @@ def command(
     from dettriton.train._run import find_device
     from dettriton.train.report import make_report
     from dettriton.train.trainer import require_subnormals
+    from dettriton.zoo._trained import find_trained
 
     require_subnormals()
-    trained = _open(model)
+    trained = find_trained(model)
     where = find_device(device)
     if folder is not None:
         target = _folder(trained, folder, data_dir)
@@ -86,24 +86,6 @@ class _Target:
         from dettriton.data import dataset_sha256
 
         return dataset_sha256({self.dataset.split: self.dataset})
-
-
-def _open(name: str) -> Any:
-    from dettriton import zoo
-    from dettriton.files import load_safetensors
-    from dettriton.train.trained import Trained, load_run
-    from dettriton.zoo._manifest import weights_path
-
-    if name not in zoo.names() and Path(name).is_dir():
-        return load_run(name)
-    try:
-        row = zoo.entry(name)
-    except InputError as error:
-        raise InputError(f"{error}. Nor is it a folder, the --out directory of a finished training") from None
-    model = zoo.load(name)
-    # loading has compared the whole file's digest
-    _, metadata = load_safetensors(weights_path(name))
-    return Trained(name, model, zoo.recipe(name), row.weights_digest, metadata)
 
 
 def _dataset(trained: Any, name: str | None, split: str, data_dir: str | None, download: bool) -> _Target:

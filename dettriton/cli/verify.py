@@ -1,5 +1,6 @@
 """``dettriton verify``: retrain a released model and compare digests."""
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -43,15 +44,33 @@ def command(
 
     if spot is None and (seed is not None or segments is not None):
         raise click.UsageError("--seed and --segments belong to a spot check: add --spot K")
-    if spot is not None:
-        _spot(ctx, name or zoo.DEFAULT, spot, seed, device, data_dir, segments, download, as_json)
-        return
     name = name or zoo.DEFAULT
+    if spot is not None:
+        from dettriton.cli._spot import print_outcome
+
+        def check() -> Any:
+            return zoo.spot_check(name, spot, seed, device, data_dir, segments=segments, download=download)
+
+        _report(ctx, name, as_json, check, lambda result: print_outcome(result, segments))
+    else:
+
+        def retrain() -> Any:
+            row = zoo.entry(name)
+            if not as_json:
+                _print_plan(row, device)
+            return zoo.verify(name, device, data_dir, download=download)
+
+        _report(ctx, name, as_json, retrain, _print_outcome)
+
+
+def _report(
+    ctx: click.Context, name: str, as_json: bool, compute: Callable[[], Any], show: Callable[[Any], None]
+) -> None:
+    """Compute an outcome, print it, and exit with its code."""
+    from dettriton import zoo
+
     try:
-        row = zoo.entry(name)
-        if not as_json:
-            _print_plan(row, device)
-        result = zoo.verify(name, device, data_dir, download=download)
+        result = compute()
     except zoo.DamagedReleaseError as error:
         if as_json:
             _options.print_json({"name": name, "match": False, "problem": str(error)})
@@ -59,7 +78,7 @@ def command(
     if as_json:
         _options.print_json(result.to_dict())
     else:
-        _print_outcome(result)
+        show(result)
     ctx.exit(0 if result.matches else MISMATCH)
 
 
@@ -82,30 +101,3 @@ def _print_outcome(result: Any) -> None:
     click.echo(f"test     {got}  (released: {released})")
     verdict = click.style("MATCH", fg="green") if result.matches else click.style("MISMATCH", fg="red")
     click.echo(f"{verdict} {result.entry.name} in {result.result.seconds:.1f} s")
-
-
-def _spot(
-    ctx: click.Context,
-    name: str,
-    count: int,
-    seed: str | None,
-    device: str,
-    data_dir: str | None,
-    segments: str | None,
-    download: bool,
-    as_json: bool,
-) -> None:
-    from dettriton import zoo
-    from dettriton.cli._spot import print_outcome
-
-    try:
-        result = zoo.spot_check(name, count, seed, device, data_dir, segments=segments, download=download)
-    except zoo.DamagedReleaseError as error:
-        if as_json:
-            _options.print_json({"name": name, "match": False, "problem": str(error)})
-        fail(ctx, str(error), MISMATCH)
-    if as_json:
-        _options.print_json(result.to_dict())
-    else:
-        print_outcome(result, segments)
-    ctx.exit(0 if result.matches else MISMATCH)

@@ -4,6 +4,8 @@ import json
 import re
 from typing import Any
 
+from dettriton._strict_json import no_constants, unique_keys
+
 _LOSS, _CHAIN, _DIGEST = (re.compile(rf"[0-9a-f]{count}") for count in ("{8}", "{64}", "+"))
 
 
@@ -16,7 +18,7 @@ def parse_record(line: bytes) -> dict[str, Any]:
         ValueError: it is not a trace record.
     """
     try:
-        record = json.loads(line.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        record = json.loads(line.decode(), object_pairs_hook=unique_keys, parse_constant=no_constants)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(record, dict) or not {"step", "loss", "chain"} <= record.keys():
@@ -45,14 +47,3 @@ def _is_entry(*entry: Any) -> bool:
 
 def _matches(pattern: re.Pattern[str], value: Any) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    unique = dict(pairs)
-    if len(unique) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return unique
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
