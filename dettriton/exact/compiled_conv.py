@@ -16,7 +16,8 @@ import torch
 from dettriton.exact._conv_loops import direct, gather_columns, gather_runs, round_maps
 from dettriton.exact._gather import Gather, forward_gather, input_grad_phases
 from dettriton.exact._grid_loops import grid_scales, quantize_grids, round_matrices
-from dettriton.exact.compiled_dot import NO_BIAS, flat, scratch
+from dettriton.exact._loops import flat
+from dettriton.exact.compiled_dot import NO_BIAS, scratch
 from dettriton.exact.convolution import Geometry, Size
 from dettriton.exact.dot import exact_terms, integer_bmm, slices
 

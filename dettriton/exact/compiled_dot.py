@@ -8,14 +8,10 @@ import numpy as np
 import torch
 
 from dettriton.exact._grid_loops import quantize_grids, round_matrices
+from dettriton.exact._loops import flat
 from dettriton.exact.dot import integer_bmm
 
 NO_BIAS = np.empty(0, np.float32)
-
-
-def flat(x: torch.Tensor) -> np.ndarray:
-    """The elements of a contiguous tensor."""
-    return x.detach().view(-1).numpy()
 
 
 _SCRATCH = threading.local()
