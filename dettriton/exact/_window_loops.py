@@ -77,6 +77,19 @@ def _sums(run, grid):
 
 
 @jit
+def _kept_sums(x, outer, kept, inner, k, grid):
+    """The integers of both windows, summed over the terms of one kept index."""
+    hi = np.int64(0)
+    lo = np.int64(0)
+    for o in range(outer):
+        at = (o * kept + k) * inner
+        h, low = _sums(x[at : at + inner], grid)
+        hi += h
+        lo += low
+    return hi, lo
+
+
+@jit
 def accumulate_runs(x, outer, kept, inner, first, last, window, hi, lo, finite):
     """The accumulators of the kept indices ``first`` to ``last``; a run of ``inner`` terms at a time."""
     for k in range(first, last):
@@ -89,12 +102,7 @@ def accumulate_runs(x, outer, kept, inner, first, last, window, hi, lo, finite):
         hi[k] = 0
         lo[k] = 0
         if finite[k]:
-            grid = _to_grid(window[k])
-            for o in range(outer):
-                at = (o * kept + k) * inner
-                h, low = _sums(x[at : at + inner], grid)
-                hi[k] += h
-                lo[k] += low
+            hi[k], lo[k] = _kept_sums(x, outer, kept, inner, k, _to_grid(window[k]))
 
 
 @jit
@@ -194,14 +202,7 @@ def statistics(x, outer, kept, inner, first, last, centre, means, squares):
             mean = _NAN
         elif centre:
             window = _window(top)
-            grid = _to_grid(window)
-            hi = np.int64(0)
-            lo = np.int64(0)
-            for o in range(outer):
-                at = (o * kept + k) * inner
-                h, below = _sums(x[at : at + inner], grid)
-                hi += h
-                lo += below
+            hi, lo = _kept_sums(x, outer, kept, inner, k, _to_grid(window))
             mean = _rounded(window, hi, lo) / terms
         means[k] = mean
         # A rounded difference keeps the order of what it is taken from: the extremes have the largest squares.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -50,6 +51,15 @@ def _weight(rows: torch.Tensor, bits: int) -> tuple[torch.Tensor, np.ndarray]:
     return q, unit
 
 
+class _Result(NamedTuple):
+    """Where a product goes: units of the output channels, their bias or none, and places in ``y`` as for ``round_maps``."""
+
+    unit: np.ndarray
+    bias: np.ndarray
+    placing: np.ndarray
+    y: np.ndarray
+
+
 @dataclass(frozen=True)
 class _Operand:
     """Contiguous ``(batch, channels, ...)`` with one grid a sample."""
@@ -65,48 +75,24 @@ class _Operand:
         x = x.contiguous()
         return cls(x, groups, bits, *_scales(x, 0, bits))
 
-    def times(
-        self,
-        matrix: torch.Tensor,
-        gather: Gather,
-        unit: np.ndarray,
-        bias: np.ndarray,
-        placing: np.ndarray,
-        y: np.ndarray,
-    ) -> None:
-        """The gathered columns times a matrix of grid integers ``(groups, rows, terms)``, rounded and put into ``y``."""
+    def times(self, matrix: torch.Tensor, gather: Gather, into: _Result) -> None:
+        """The gathered columns times grid integers ``(groups, rows, terms)``, rounded and put where ``into`` says."""
         terms = matrix.shape[2]
         fits = terms <= exact_terms(self.bits)
         direct = fits and matrix.shape[1] <= _MOST_DIRECT_OUTPUTS and gather.out_size[2] >= _LEAST_DIRECT_WIDTH
-        (self._directly if direct else self._by_columns)(matrix, gather, unit, bias, placing, y)
+        (self._directly if direct else self._by_columns)(matrix, gather, into)
 
-    def _directly(
-        self,
-        matrix: torch.Tensor,
-        gather: Gather,
-        unit: np.ndarray,
-        bias: np.ndarray,
-        placing: np.ndarray,
-        y: np.ndarray,
-    ) -> None:
+    def _directly(self, matrix: torch.Tensor, gather: Gather, into: _Result) -> None:
         maps = gather.shifted
         terms, geometry = maps.arrays(gather, self.groups)
         weight = np.zeros((*matrix.shape[:2], terms.size))
         weight[..., : matrix.shape[2]] = matrix.numpy()
         size = np.array(gather.out_size, np.int64)
-        operand = (flat(self.x), self.scale, self.unit, weight.reshape(-1), unit, bias)
+        operand = (flat(self.x), self.scale, self.unit, weight.reshape(-1), into.unit, into.bias)
         span = np.array((0, self.x.shape[0]), np.int64)
-        direct(*operand, geometry, maps.phases, terms, placing, size, self.groups, span, y)
+        direct(*operand, geometry, maps.phases, terms, into.placing, size, self.groups, span, into.y)
 
-    def _by_columns(
-        self,
-        matrix: torch.Tensor,
-        gather: Gather,
-        unit: np.ndarray,
-        bias: np.ndarray,
-        placing: np.ndarray,
-        y: np.ndarray,
-    ) -> None:
+    def _by_columns(self, matrix: torch.Tensor, gather: Gather, into: _Result) -> None:
         groups, rows, terms = matrix.shape
         for block in gather.blocks(self.x.shape[0], _BLOCK_ELEMENTS):
             cols = scratch("columns", gather.rows * block.positions)
@@ -117,7 +103,7 @@ class _Operand:
                 torch.bmm(matrix, cols, out=total)
             else:
                 total = integer_bmm(matrix, cols, self.bits).to(torch.float32).to(torch.float64)
-            round_maps(flat(total), self.unit, unit, bias, placing, block.first, block.last, y)
+            round_maps(flat(total), self.unit, into.unit, into.bias, into.placing, block.first, block.last, into.y)
 
 
 def conv(
@@ -129,7 +115,7 @@ def conv(
     placing = _placing(g.out_channels, g.out_size, (1, 1, 1), (0, 0, 0), g.out_size[2])
     added = NO_BIAS if bias is None else flat(bias.contiguous())
     matrix = q.view(g.groups, g.group_out, g.terms_forward)
-    _Operand.of(x, g.groups, bits).times(matrix, forward_gather(g), unit, added, placing, flat(y))
+    _Operand.of(x, g.groups, bits).times(matrix, forward_gather(g), _Result(unit, added, placing, flat(y)))
     return y
 
 
@@ -143,7 +129,7 @@ def conv_input_grad(grad: torch.Tensor, weight: torch.Tensor, g: Geometry, bits:
         taken = q[(slice(None), slice(None), *phase.taps)]
         matrix = taken.reshape(g.groups, g.group_in, math.prod(taken.shape[1:]))
         placing = _placing(g.in_channels, g.size, g.stride, phase.starts, phase.gather.out_size[2])
-        operand.times(matrix, phase.gather, unit, NO_BIAS, placing, flat(grad_x))
+        operand.times(matrix, phase.gather, _Result(unit, NO_BIAS, placing, flat(grad_x)))
     return grad_x
 
 
