@@ -15,8 +15,11 @@ from typing import Any, ClassVar
 import torch
 
 from dettriton._clip_grad import clip_grad_norm_, clip_grad_value_
+from dettriton._light_optimizer import LightOptimizer
 from dettriton.engine import engine_for
 from dettriton.errors import InputError
+from dettriton.exact import compiled_optim
+from dettriton.exact._jit import compiles
 from dettriton.exact.ieee import sqrt
 from dettriton.ops._optim_kernels import adam_triton, in_order_of, is_dense, sgd_triton
 from dettriton.schedules import LRSchedule, constant, cosine, step_decay, warmup
@@ -80,7 +83,7 @@ def _not_negative(value: float) -> bool:
     return value >= 0
 
 
-class _Optimizer(torch.optim.Optimizer):
+class _Optimizer(LightOptimizer):
     """What the optimizers share: checking options, collecting the parameters that have a gradient, packing them."""
 
     _UNSUPPORTED = ("amsgrad", "maximize", "foreach", "fused", "capturable", "differentiable")
@@ -126,6 +129,9 @@ class _Optimizer(torch.optim.Optimizer):
                 by_device, others = self._split(params)
                 for fused in by_device:
                     self._launch([self._row(p) for p in fused], group, progress)
+                if compiles():
+                    looped, others = self._split_contiguous(others)
+                    self._loop([self._row(p) for p in looped], group, progress)
                 for pack in _packs(others):
                     self._update(pack, group, progress)
         return loss
@@ -138,9 +144,21 @@ class _Optimizer(torch.optim.Optimizer):
             (by_device.setdefault(p.device, []) if self._has_kernel(p) else others).append(p)
         return list(by_device.values()), others
 
+    def _split_contiguous(self, params: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """The parameters that are flat arrays on the CPU with all of their state, and the others."""
+        found: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
+        for p in params:
+            tensors = (p, *self._moments(p))
+            found[not all(t.device.type == "cpu" and t.is_contiguous() for t in tensors)].append(p)
+        return found
+
+    def _moments(self, p: torch.Tensor) -> list[torch.Tensor]:
+        found = (self.state[p].get(key) for key in self._MOMENTS)
+        return [t for t in found if t is not None]
+
     def _has_kernel(self, p: torch.Tensor) -> bool:
         """Whether a table of addresses can hold ``p`` and its state: on an accelerator, dense, in one memory order."""
-        alike = (t for key, t in self.state[p].items() if key in self._MOMENTS and t is not None)
+        alike = self._moments(p)
         return (
             engine_for(p, p.grad) == "triton"
             and p.numel() > 0
@@ -150,8 +168,7 @@ class _Optimizer(torch.optim.Optimizer):
 
     def _row(self, p: torch.Tensor) -> list[torch.Tensor]:
         """A parameter with the tensors of its update, in the kernels' order."""
-        moments = (self.state[p].get(key) for key in self._MOMENTS)
-        return [p, in_order_of(p.grad, p), *(t for t in moments if t is not None)]
+        return [p, in_order_of(p.grad, p), *self._moments(p)]
 
     def _check_gradient(self, p: torch.Tensor) -> None:
         if p.dtype != torch.float32 or p.grad.is_sparse:
@@ -166,6 +183,9 @@ class _Optimizer(torch.optim.Optimizer):
         raise NotImplementedError
 
     def _launch(self, rows: list[list[torch.Tensor]], group: dict[str, Any], progress: Any) -> None:
+        raise NotImplementedError
+
+    def _loop(self, rows: list[list[torch.Tensor]], group: dict[str, Any], progress: Any) -> None:
         raise NotImplementedError
 
 
@@ -235,9 +255,18 @@ class SGD(_Optimizer):
         _scatter(p.sub_(g * lr), params)
 
     def _launch(self, rows: list[list[torch.Tensor]], group: dict[str, Any], progress: bool) -> None:
+        self._in_place(sgd_triton, rows, group, progress)
+
+    def _loop(self, rows: list[list[torch.Tensor]], group: dict[str, Any], progress: bool) -> None:
+        self._in_place(compiled_optim.update_sgd, rows, group, progress)
+
+    @staticmethod
+    def _in_place(
+        update: Callable[..., None], rows: list[list[torch.Tensor]], group: dict[str, Any], progress: bool
+    ) -> None:
         constants = (group["lr"], group["weight_decay"], group["momentum"], 1 - group["dampening"])
         rows = rows if group["momentum"] != 0 else [row[:2] for row in rows]
-        sgd_triton(rows, *constants, started=progress, nesterov=group["nesterov"])
+        update(rows, *constants, started=progress, nesterov=group["nesterov"])
 
 
 class Adam(_Optimizer):
@@ -310,6 +339,10 @@ class Adam(_Optimizer):
     def _launch(self, rows: list[list[torch.Tensor]], group: dict[str, Any], progress: int) -> None:
         flags = {"decay": group["weight_decay"] != 0, "decoupled": group["decoupled_weight_decay"]}
         adam_triton(rows, *self._constants(group, progress), **flags)
+
+    def _loop(self, rows: list[list[torch.Tensor]], group: dict[str, Any], progress: int) -> None:
+        flags = {"decay": group["weight_decay"] != 0, "decoupled": group["decoupled_weight_decay"]}
+        compiled_optim.update_adam(rows, *self._constants(group, progress), **flags)
 
     def _update(self, params: list[torch.Tensor], group: dict[str, Any], progress: int) -> None:
         decay = group["weight_decay"]

@@ -14,6 +14,7 @@ from bits import same_bits
 from dettriton import optim
 from dettriton.engine import use_engine
 from dettriton.errors import InputError
+from dettriton.exact import _loops
 from dettriton.ops import _optim_kernels
 from dettriton.ops.norm import total_norm
 
@@ -127,10 +128,21 @@ def test_verify_resume_gives_the_same_bits(setting):
 
 @EACH_SETTING
 def test_verify_packing_does_not_matter(setting, monkeypatch):
+    in_loops = trained(setting, 5)
+    monkeypatch.setattr(optim, "compiles", lambda: False)
     packed = trained(setting, 5)
+    assert agree(packed, in_loops)
     for limit in (1, 14):
         monkeypatch.setattr(optim, "_PACK_ELEMENTS", limit)
         assert agree(trained(setting, 5), packed)
+
+
+@EACH_SETTING
+def test_verify_threads_do_not_matter(setting, monkeypatch):
+    alone = trained(setting, 5)
+    monkeypatch.setattr(_loops, "SHARED_ELEMENTS", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert agree(trained(setting, 5), alone)
 
 
 @EACH_SETTING
@@ -347,12 +359,14 @@ def test_verify_tables_follow_the_addresses():
     assert len(_optim_kernels._tables) == _optim_kernels.KEPT_TABLES
 
 
-def test_autograd_sees_what_a_kernel_changed():
+@pytest.mark.parametrize("engine", ["torch", "triton"])
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_autograd_sees_what_was_changed(name, engine):
     p = torch.nn.Parameter(torch.ones(3))
     p.grad = torch.ones(3)
     loss = p.square().sum()
-    with use_engine("triton"):
-        optim.SGD([p]).step()
+    with use_engine(engine):
+        getattr(optim, name)([p]).step()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
 

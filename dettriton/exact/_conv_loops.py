@@ -13,7 +13,7 @@ _CANONICAL_NAN = np.float32(np.nan)
 
 
 @jit
-def gather_columns(x, scale, by_channel, geometry, offsets, reach, first, last, out):
+def gather_columns(x, scale, by_channel, geometry, offsets, reach, first, last, begin, end, out):
     """Columns ``(channels, taps, samples, depths, rows, width)`` of the block from ``first`` to before ``last``.
 
     Args:
@@ -24,15 +24,17 @@ def gather_columns(x, scale, by_channel, geometry, offsets, reach, first, last, 
         offsets: of the taps, by depth, then by height, then by width.
         reach: for each tap by width, the first output index that reads inside, and that after the last.
         first, last: sample, depth and row of the output.
+        begin, end: the channels whose columns are filled, from ``begin`` to before ``end``.
     """
     channels, depth, height, width = geometry[0], geometry[1], geometry[2], geometry[3]
     stride_d, stride_h, stride_w = geometry[4], geometry[5], np.uint64(geometry[6])
     taps_d, taps_h, taps_w, length, pads = geometry[7], geometry[8], geometry[9], geometry[10], geometry[11]
     first_n, first_d, first_h, last_n, last_d, last_h = first[0], first[1], first[2], last[0], last[1], last[2]
+    column = taps_d * taps_h * taps_w * (last_n - first_n) * (last_d - first_d) * (last_h - first_h) * length
     if pads:
-        out[:] = 0.0
-    at = 0
-    for c in range(channels):
+        out[begin * column : end * column] = 0.0
+    at = begin * column
+    for c in range(begin, end):
         for td in range(taps_d):
             for th in range(taps_h):
                 offset_h = offsets[taps_d + th]
@@ -65,13 +67,13 @@ def gather_columns(x, scale, by_channel, geometry, offsets, reach, first, last, 
 
 
 @jit
-def gather_runs(x, scale, channels, size, run, first, start, samples, out):
+def gather_runs(x, scale, channels, size, run, first, start, samples, begin, end, out):
     """Grid integers ``(channels, samples, run)`` of ``x`` (batch, channels, size), one grid a channel.
 
-    They are those from ``start`` on of each map, from sample ``first`` on.
+    They are those from ``start`` on of each map, from sample ``first`` on; channels from ``begin`` to before ``end``.
     """
-    count, at = np.uint64(run), np.uint64(0)
-    for c in range(channels):
+    count, at = np.uint64(run), np.uint64(begin * samples * run)
+    for c in range(begin, end):
         factor = scale[c]
         for n in range(first, first + samples):
             source = np.uint64((n * channels + c) * size + start)
@@ -85,13 +87,14 @@ def gather_runs(x, scale, channels, size, run, first, start, samples, out):
 
 
 @jit
-def round_maps(total, unit_samples, unit_channels, bias, placing, first, last, y):
+def round_maps(total, unit_samples, unit_channels, bias, placing, first, last, begin, end, y):
     """Exact totals ``(channels, samples, depths, rows, width)`` of a block into maps: to 24 bits once, by the units.
 
     Args:
         bias: empty, or one for each channel, added.
         placing: channels; depth, height, width of ``y``; steps and starts in ``y`` of depth, row and column; the width
             of ``total``.
+        begin, end: the channels that are rounded, from ``begin`` to before ``end``.
         y: binary32 ``(batch, channels, depth, height, width)``.
     """
     channels, depth, height, width = placing[0], placing[1], placing[2], placing[3]
@@ -101,8 +104,9 @@ def round_maps(total, unit_samples, unit_channels, bias, placing, first, last, y
     if placing[6] == 1 and step_h == 1:
         # Rows follow one another: they are one run.
         length, last_h = length * (last_h - first_h), first_h + 1
-    count, at, one = np.uint64(length), np.uint64(0), np.uint64(1)
-    for c in range(channels):
+    rows = (last_n - first_n) * (last_d - first_d) * (last_h - first_h)
+    count, at, one = np.uint64(length), np.uint64(begin * rows * length), np.uint64(1)
+    for c in range(begin, end):
         for n in range(first_n, last_n):
             unit = unit_samples[n] * unit_channels[c]
             plane = (n * channels + c) * depth

@@ -69,8 +69,33 @@ class Gather:
             terms.append(((residues.index((rd, rh, rw)) * size[0] + d) * size[1] + h) * size[2] + w)
         return ShiftedMaps(size, np.array(phases, np.int64).reshape(-1), tuple(terms))
 
-    def blocks(self, batch: int, elements: int) -> Iterator[Block]:
-        """Parts of the output whose columns fit the cache."""
+    def shifted_terms(self, groups: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where the terms of a group of channels start in its maps, filled up to a multiple of four; and the geometry."""
+        if groups not in self._shifted_terms:
+            maps, channels = self.shifted, self.channels // groups
+            room = maps.phases.size // 5 * math.prod(maps.size)
+            terms = [c * room + term for c in range(channels) for term in maps.terms]
+            terms += [0] * (-len(terms) % 4)
+            geometry = channels, *self.size, *self.stride, *maps.size
+            self._shifted_terms[groups] = np.array(terms, np.int64), np.array(geometry, np.int64)
+        return self._shifted_terms[groups]
+
+    @cached_property
+    def _shifted_terms(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        return {}
+
+    def blocks(self, batch: int, elements: int) -> tuple[Block, ...]:
+        """Parts of the output whose columns are at most so many elements, or a row's."""
+        key = batch, elements
+        if key not in self._blocks:
+            self._blocks[key] = tuple(self._cut(batch, elements))
+        return self._blocks[key]
+
+    @cached_property
+    def _blocks(self) -> dict[tuple[int, int], tuple[Block, ...]]:
+        return {}
+
+    def _cut(self, batch: int, elements: int) -> Iterator[Block]:
         depth, height, width = self.out_size
         room = max(elements // max(self.rows * width, 1), 1)
         rows = min(room, height)
@@ -78,8 +103,11 @@ class Gather:
         samples = max(room // (height * depth), 1) if depths == depth and rows == height else 1
         parts = (slices(batch, samples), slices(depth, depths), slices(height, rows))
         for part in itertools.product(*parts):
-            first, last = (np.array([getattr(s, end) for s in part], np.int64) for end in ("start", "stop"))
-            yield Block(first, last, int(np.prod(last - first)) * width)
+            (sample, end), (d, d_end), (h, h_end) = ((s.start, s.stop) for s in part)
+            first, last = np.array((sample, d, h), np.int64), np.array((end, d_end, h_end), np.int64)
+            run = (d_end - d) * (h_end - h) * width
+            start = (d * height + h) * width
+            yield Block(first, last, (end - sample) * run, (run, sample, start, end - sample))
 
 
 def _reach(offset: int, size: int, out_size: int, stride: int) -> tuple[int, int]:
@@ -102,27 +130,19 @@ class ShiftedMaps:
     phases: np.ndarray
     terms: tuple[int, ...]
 
-    def arrays(self, gather: Gather, groups: int) -> tuple[np.ndarray, np.ndarray]:
-        """Where the terms of a group of channels start, filled up to a multiple of four; and the geometry."""
-        channels, room = gather.channels // groups, self.phases.size // 5 * math.prod(self.size)
-        terms = [c * room + term for c in range(channels) for term in self.terms]
-        terms += [0] * (-len(terms) % 4)
-        return np.array(terms, np.int64), np.array((channels, *gather.size, *gather.stride, *self.size), np.int64)
-
 
 @dataclass(frozen=True)
 class Block:
-    """From which sample, depth and row of the output to before which, and how many positions that is."""
+    """From which sample, depth and row of the output to before which, and how many positions that is.
+
+    Attributes:
+        run: how many elements of a map are in the block, from which sample, from which element, how many samples.
+    """
 
     first: np.ndarray
     last: np.ndarray
     positions: int
-
-    def run(self, size: Size) -> tuple[int, int, int, int]:
-        """How many elements of a map are in the block, from which sample, from which element, how many samples."""
-        samples = int(self.last[0] - self.first[0])
-        start = (int(self.first[1]) * size[1] + int(self.first[2])) * size[2]
-        return self.positions // samples, int(self.first[0]), start, samples
+    run: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)

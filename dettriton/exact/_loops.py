@@ -17,7 +17,7 @@ SHARED_ELEMENTS = 1 << 18
 
 def flat(x: torch.Tensor) -> np.ndarray:
     """The elements of a tensor in row-major order; a view where it is contiguous."""
-    return x.detach().resolve_neg().contiguous().view(-1).numpy()
+    return (x if x.is_contiguous() else x.contiguous()).numpy(force=True).reshape(-1)
 
 
 def shares(count: int, elements: int) -> list[tuple[int, int]]:

@@ -7,22 +7,24 @@ bits are those of :mod:`dettriton.exact.convolution`: sums are exact, so block s
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from dettriton.exact._conv_loops import direct, gather_columns, gather_runs, round_maps
-from dettriton.exact._gather import Gather, forward_gather, input_grad_phases
+from dettriton.exact._gather import Block, Gather, forward_gather, input_grad_phases
 from dettriton.exact._grid_loops import grid_scales, quantize_grids, round_matrices
-from dettriton.exact._loops import flat
+from dettriton.exact._loops import flat, spread
 from dettriton.exact.compiled_dot import NO_BIAS, scratch
 from dettriton.exact.convolution import Geometry, Size
 from dettriton.exact.dot import exact_terms, integer_bmm, slices
 
 _BLOCK_ELEMENTS = 1 << 18
+"""Of a block's columns, for each thread."""
 _MOST_DIRECT_OUTPUTS = 24
 _LEAST_DIRECT_WIDTH = 8
 
@@ -36,7 +38,7 @@ def _scales(x: torch.Tensor, grid_dim: int, bits: int) -> tuple[np.ndarray, np.n
     """The scales and units of ``x`` (batch, channels, ...), one grid for each index of ``grid_dim``."""
     count = x.shape[grid_dim]
     scale, unit = np.empty(count), np.empty(count)
-    run = x[0, 0].numel() if x.shape[0] and x.shape[1] else 0
+    run = math.prod(x.shape[2:])
     outer, shared, grids, run = (1, 1, count, x.shape[1] * run) if grid_dim == 0 else (1, x.shape[0], count, run)
     grid_scales(flat(x), outer, shared, grids, run, bits, scale, unit)
     return scale, unit
@@ -83,27 +85,52 @@ class _Operand:
         (self._directly if direct else self._by_columns)(matrix, gather, into)
 
     def _directly(self, matrix: torch.Tensor, gather: Gather, into: _Result) -> None:
-        maps = gather.shifted
-        terms, geometry = maps.arrays(gather, self.groups)
-        weight = np.zeros((*matrix.shape[:2], terms.size))
-        weight[..., : matrix.shape[2]] = matrix.numpy()
-        size = np.array(gather.out_size, np.int64)
+        terms, geometry = gather.shifted_terms(self.groups)
+        weight = matrix.numpy()
+        if terms.size != matrix.shape[2]:
+            weight = np.zeros((*matrix.shape[:2], terms.size))
+            weight[..., : matrix.shape[2]] = matrix.numpy()
+        size, samples = np.array(gather.out_size, np.int64), self.x.shape[0]
         operand = (flat(self.x), self.scale, self.unit, weight.reshape(-1), into.unit, into.bias)
-        span = np.array((0, self.x.shape[0]), np.int64)
-        direct(*operand, geometry, maps.phases, terms, into.placing, size, self.groups, span, into.y)
+        places = geometry, gather.shifted.phases, terms, into.placing, size, self.groups
+
+        def of_samples(first: int, last: int) -> None:
+            direct(*operand, *places, np.array((first, last), np.int64), into.y)
+
+        spread(of_samples, samples, samples * matrix[0].numel() * math.prod(gather.out_size))
 
     def _by_columns(self, matrix: torch.Tensor, gather: Gather, into: _Result) -> None:
         groups, rows, terms = matrix.shape
-        for block in gather.blocks(self.x.shape[0], _BLOCK_ELEMENTS):
+        x, outputs = flat(self.x), groups * rows
+        for block in gather.blocks(self.x.shape[0], block_elements()):
             cols = scratch("columns", gather.rows * block.positions)
-            gather_columns(flat(self.x), self.scale, False, *gather.arrays, block.first, block.last, flat(cols))
+            _gather_columns(x, self.scale, False, gather, block, flat(cols))
             cols = cols.view(groups, terms, block.positions)
             if terms <= exact_terms(self.bits):
-                total = scratch("total", groups * rows * block.positions).view(groups, rows, block.positions)
+                total = scratch("total", outputs * block.positions).view(groups, rows, block.positions)
                 torch.bmm(matrix, cols, out=total)
             else:
                 total = integer_bmm(matrix, cols, self.bits).to(torch.float32).to(torch.float64)
-            round_maps(flat(total), self.unit, into.unit, into.bias, into.placing, block.first, block.last, into.y)
+            rounded = flat(total), self.unit, into.unit, into.bias, into.placing, block.first, block.last
+            _spread_channels(round_maps, rounded, outputs, block.positions, into.y)
+
+
+def block_elements() -> int:
+    return _BLOCK_ELEMENTS * torch.get_num_threads()
+
+
+def _gather_columns(
+    x: np.ndarray, scale: np.ndarray, by_channel: bool, gather: Gather, block: Block, out: np.ndarray
+) -> None:
+    given = x, scale, by_channel, *gather.arrays, block.first, block.last
+    _spread_channels(gather_columns, given, gather.channels, out.size // max(gather.channels, 1), out)
+
+
+def _spread_channels(
+    loop: Callable[..., None], given: tuple[Any, ...], channels: int, elements: int, out: np.ndarray
+) -> None:
+    """A loop whose last arguments are a share of the channels, each of so many elements, and what it fills."""
+    spread(lambda first, last: loop(*given, first, last, out), channels, channels * elements)
 
 
 def conv(
@@ -141,11 +168,13 @@ def conv_weight_grad(grad: torch.Tensor, x: torch.Tensor, g: Geometry, bits: int
     gather = forward_gather(g)
     running = torch.zeros(g.groups, g.group_out, g.terms_forward, dtype=torch.float64)
     total, room, step = None, exact_terms(bits), exact_terms(bits)
-    for block in gather.blocks(g.batch, _BLOCK_ELEMENTS):
+    from_x, from_grad = flat(x), flat(grad)
+    for block in gather.blocks(g.batch, block_elements()):
         cols = scratch("columns", gather.rows * block.positions).view(g.groups, g.terms_forward, block.positions)
         part = scratch("gradient", g.out_channels * block.positions).view(g.groups, g.group_out, block.positions)
-        gather_columns(flat(x), x_scale, True, *gather.arrays, block.first, block.last, flat(cols))
-        gather_runs(flat(grad), grad_scale, g.out_channels, g.positions, *block.run(g.out_size), flat(part))
+        _gather_columns(from_x, x_scale, True, gather, block, flat(cols))
+        runs = from_grad, grad_scale, g.out_channels, g.positions, *block.run
+        _spread_channels(gather_runs, runs, g.out_channels, block.positions, flat(part))
         for positions in slices(block.positions, step):
             count = positions.stop - positions.start
             if count > room:

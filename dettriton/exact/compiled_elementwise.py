@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
+from dettriton.exact._elementary_loops import softmax_rows
 from dettriton.exact._elementwise_loops import relu, relu_gradient
 from dettriton.exact._loops import flat, spread
 from dettriton.exact._philox_loops import drop
+
+
+def mapped(loop: Callable, *tensors: torch.Tensor) -> torch.Tensor:
+    """``loop(*arrays, out, first, last)`` over the elements of tensors of one shape, in their order in memory.
+
+    The result has the order of the first tensor where that fills one run of memory, as torch's own operations have it.
+    """
+    like = tensors[0]
+    out = torch.empty_like(like)
+    order = None
+    if not like.is_contiguous():
+        order = sorted(range(like.dim()), key=like.stride, reverse=True)
+        if not like.permute(order).is_contiguous():
+            order, out = None, torch.empty(like.shape)
+    arrays = [flat(t if order is None else t.permute(order)) for t in (*tensors, out)]
+    # An elementary function costs as much as many additions.
+    spread(lambda first, last: loop(*arrays, first, last), like.numel(), 8 * like.numel())
+    return out
+
+
+def softmax_of(x: torch.Tensor) -> torch.Tensor:
+    """The softmax of the rows of a matrix with at least one column."""
+    y = torch.empty(x.shape)
+    arrays = flat(x), flat(y)
+    rows, length = x.shape
+    spread(lambda first, last: softmax_rows(*arrays, length, first, last), rows, 8 * x.numel())
+    return y
 
 
 def relu_of(x: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -36,7 +37,7 @@ class Geometry:
     padding: Size
     dilation: Size
 
-    @property
+    @cached_property
     def out_size(self) -> Size:
         """Depth, height and width of the output."""
         return tuple(

@@ -14,6 +14,8 @@ import torch
 
 from dettriton.engine import engine_for
 from dettriton.errors import InputError
+from dettriton.exact import compiled_elementwise
+from dettriton.exact._jit import compiles
 from dettriton.ops._function import first_derivative_only
 from dettriton.ops._launch import Variant, blocks, kernel, tl
 
@@ -31,6 +33,8 @@ class Formula:
         tensors: how many tensors it takes, 1 to 3.
         scalars: how many scalars it takes, 0 to 2.
         gradients: for each tensor, the formula of ``(grad, *tensors, *scalars)`` that is its gradient, or None.
+        loop: the same sequence as a compiled loop ``(*arrays, out, first, last)`` over flat arrays, or None; formulas
+            with scalars have none.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Formula:
     tensors: int
     scalars: int
     gradients: tuple[Formula | None, ...]
+    loop: Callable[..., None] | None = None
 
 
 FORMULAS: dict[str, Formula] = {}
@@ -52,9 +57,10 @@ def formula(
     tensors: int = 1,
     scalars: int = 0,
     gradients: tuple[Formula | None, ...] = (),
+    loop: Callable[..., None] | None = None,
 ) -> Formula:
     """Declare a formula, which is then compiled ahead of time like every kernel variant."""
-    declared = FORMULAS[name] = Formula(name, host, device, tensors, scalars, gradients)
+    declared = FORMULAS[name] = Formula(name, host, device, tensors, scalars, gradients, loop)
     _KERNELS[tensors - 1].variants += (Variant({"FORMULA": device, "SCALARS": scalars}),)
     return declared
 
@@ -127,6 +133,8 @@ def evaluate(chosen: Formula, *tensors: torch.Tensor, scalars: tuple[float, ...]
     if any(t.shape != tensors[0].shape for t in tensors):
         raise InputError(f"{chosen.name}: shapes differ, {[tuple(t.shape) for t in tensors]}; expand them first")
     if engine_for(*tensors) == "torch":
+        if chosen.loop is not None and compiles():
+            return compiled_elementwise.mapped(chosen.loop, *tensors)
         return chosen.host(*tensors, *scalars)
     tensors = tuple(t.contiguous() for t in tensors)
     out = torch.empty_like(tensors[0])

@@ -15,6 +15,7 @@ Batch-invariant: elementwise. The formulas of :mod:`trigonometric <dettriton.ops
 
 import torch
 
+from dettriton.exact import _elementary_loops as loops
 from dettriton.exact import elementary as host
 from dettriton.exact import elementary_more as more
 from dettriton.ops import _device_elementary as device
@@ -143,18 +144,20 @@ _EXP2_GRADIENT = formula("exp2 gradient", _exp2_gradient, _exp2_gradient_f32, te
 _LOG_GRADIENT = formula("log gradient", _log_gradient, _log_gradient_f32, tensors=2)
 _LOG1P_GRADIENT = formula("log1p gradient", _log1p_gradient, _log1p_gradient_f32, tensors=2)
 _LOG2_GRADIENT = formula("log2 gradient", _log2_gradient, _log2_gradient_f32, tensors=2)
-_SIGMOID_GRADIENT = formula("sigmoid gradient", _sigmoid_gradient, _sigmoid_gradient_f32, tensors=2)
-_TANH_GRADIENT = formula("tanh gradient", _tanh_gradient, _tanh_gradient_f32, tensors=2)
+_SIGMOID_GRADIENT = formula(
+    "sigmoid gradient", _sigmoid_gradient, _sigmoid_gradient_f32, tensors=2, loop=loops.sigmoid_gradient
+)
+_TANH_GRADIENT = formula("tanh gradient", _tanh_gradient, _tanh_gradient_f32, tensors=2, loop=loops.tanh_gradient)
 _ERF_GRADIENT = formula("erf gradient", _erf_gradient, _erf_gradient_f32, tensors=2)
 
-EXP = formula("exp", host.exp, exp_f32, gradients=(_EXP_GRADIENT,))
+EXP = formula("exp", host.exp, exp_f32, gradients=(_EXP_GRADIENT,), loop=loops.exp)
 EXP2 = formula("exp2", more.exp2, exp2_f32, gradients=(_EXP2_GRADIENT,))
 EXPM1 = formula("expm1", more.expm1, expm1_f32, gradients=(_EXP_GRADIENT,))
 LOG = formula("log", host.log, device.log_f32, gradients=(_LOG_GRADIENT,))
 LOG1P = formula("log1p", host.log1p, device.log1p_f32, gradients=(_LOG1P_GRADIENT,))
 LOG2 = formula("log2", more.log2, device.log2_f32, gradients=(_LOG2_GRADIENT,))
-SIGMOID = formula("sigmoid", host.sigmoid, sigmoid_f32, gradients=(_SIGMOID_GRADIENT,))
-TANH = formula("tanh", host.tanh, tanh_f32, gradients=(_TANH_GRADIENT,))
+SIGMOID = formula("sigmoid", host.sigmoid, sigmoid_f32, gradients=(_SIGMOID_GRADIENT,), loop=loops.sigmoid)
+TANH = formula("tanh", host.tanh, tanh_f32, gradients=(_TANH_GRADIENT,), loop=loops.tanh)
 ERF = formula("erf", more.erf, erf_f32, gradients=(_ERF_GRADIENT,))
 
 

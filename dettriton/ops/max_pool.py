@@ -17,6 +17,8 @@ from typing import Any
 import torch
 
 from dettriton.engine import engine_for
+from dettriton.exact import compiled_pool
+from dettriton.exact._jit import compiles
 from dettriton.exact.ieee import CANONICAL_NAN_BITS
 from dettriton.ops._contract import contract
 from dettriton.ops._function import first_derivative_only
@@ -140,6 +142,8 @@ def mirrored_torch(bits: torch.Tensor) -> torch.Tensor:
 
 
 def max_pool_torch(x: torch.Tensor, axes: Axes, track: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+    if compiles():
+        return compiled_pool.max_pooled(x, axes, tap_dtype(axes) if track else None)
     keys = ordered_torch(x)
     best = keys
     for after, axis in reversed(list(enumerate(reversed(axes)))):
@@ -166,6 +170,8 @@ def first_taps_torch(keys: torch.Tensor, best: torch.Tensor, axes: Axes) -> torc
 
 
 def max_pool_grad_torch(grad: torch.Tensor, taps: torch.Tensor, axes: Axes) -> torch.Tensor:
+    if compiles():
+        return compiled_pool.max_pooled_gradient(grad, taps, axes)
     bits = grad.contiguous().view(torch.int32)
     grad_x = torch.zeros((*grad.shape[: -len(axes)], *(axis.size for axis in axes)), dtype=grad.dtype)
     for tap, outputs, inputs in reversed(list(all_taps(axes))):

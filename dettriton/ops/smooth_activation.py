@@ -17,6 +17,7 @@ Batch-invariant: elementwise.
 import torch
 
 from dettriton.errors import InputError
+from dettriton.exact import _elementary_loops as loops
 from dettriton.exact import elementary as host
 from dettriton.ops._compile import of_the_inputs_shape
 from dettriton.ops._contract import contract
@@ -195,38 +196,22 @@ def _glu_gradient_b_f32(grad, a, b):
     return (grad * a) * (s * (1.0 - s))
 
 
-GELU = formula(
-    "gelu", _gelu, _gelu_f32, gradients=(formula("gelu gradient", _gelu_gradient, _gelu_gradient_f32, tensors=2),)
+_GELU_GRADIENT = formula("gelu gradient", _gelu_gradient, _gelu_gradient_f32, tensors=2, loop=loops.gelu_gradient)
+_GELU_TANH_GRADIENT = formula("gelu tanh gradient", _gelu_tanh_gradient, _gelu_tanh_gradient_f32, tensors=2)
+_SILU_GRADIENT = formula("silu gradient", _silu_gradient, _silu_gradient_f32, tensors=2, loop=loops.silu_gradient)
+_SOFTPLUS_GRADIENT = formula("softplus gradient", _softplus_gradient, _softplus_gradient_f32, tensors=2, scalars=2)
+_MISH_GRADIENT = formula("mish gradient", _mish_gradient, _mish_gradient_f32, tensors=2)
+_GLU_GRADIENTS = (
+    formula("glu gradient a", _glu_gradient_a, _glu_gradient_a_f32, tensors=3, loop=loops.glu_gradient_a),
+    formula("glu gradient b", _glu_gradient_b, _glu_gradient_b_f32, tensors=3, loop=loops.glu_gradient_b),
 )
-GELU_TANH = formula(
-    "gelu tanh",
-    _gelu_tanh,
-    _gelu_tanh_f32,
-    gradients=(formula("gelu tanh gradient", _gelu_tanh_gradient, _gelu_tanh_gradient_f32, tensors=2),),
-)
-SILU = formula(
-    "silu", _silu, _silu_f32, gradients=(formula("silu gradient", _silu_gradient, _silu_gradient_f32, tensors=2),)
-)
-SOFTPLUS = formula(
-    "softplus",
-    _softplus,
-    _softplus_f32,
-    scalars=2,
-    gradients=(formula("softplus gradient", _softplus_gradient, _softplus_gradient_f32, tensors=2, scalars=2),),
-)
-MISH = formula(
-    "mish", _mish, _mish_f32, gradients=(formula("mish gradient", _mish_gradient, _mish_gradient_f32, tensors=2),)
-)
-GLU = formula(
-    "glu",
-    _glu,
-    _glu_f32,
-    tensors=2,
-    gradients=(
-        formula("glu gradient a", _glu_gradient_a, _glu_gradient_a_f32, tensors=3),
-        formula("glu gradient b", _glu_gradient_b, _glu_gradient_b_f32, tensors=3),
-    ),
-)
+
+GELU = formula("gelu", _gelu, _gelu_f32, gradients=(_GELU_GRADIENT,), loop=loops.gelu)
+GELU_TANH = formula("gelu tanh", _gelu_tanh, _gelu_tanh_f32, gradients=(_GELU_TANH_GRADIENT,))
+SILU = formula("silu", _silu, _silu_f32, gradients=(_SILU_GRADIENT,), loop=loops.silu)
+SOFTPLUS = formula("softplus", _softplus, _softplus_f32, scalars=2, gradients=(_SOFTPLUS_GRADIENT,))
+MISH = formula("mish", _mish, _mish_f32, gradients=(_MISH_GRADIENT,))
+GLU = formula("glu", _glu, _glu_f32, tensors=2, gradients=_GLU_GRADIENTS, loop=loops.glu)
 FORMS = {"none": GELU, "tanh": GELU_TANH}
 
 

@@ -20,6 +20,8 @@ import torch
 
 from dettriton.engine import engine_for
 from dettriton.errors import InputError
+from dettriton.exact import compiled_elementwise
+from dettriton.exact._jit import compiles
 from dettriton.exact.elementary import exp, log
 from dettriton.exact.ieee import canonical_nan
 from dettriton.ops._contract import contract
@@ -93,6 +95,8 @@ def softmax_parts_torch(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, to
 
 
 def softmax_torch(x: torch.Tensor) -> torch.Tensor:
+    if compiles():
+        return compiled_elementwise.softmax_of(x)
     _, e, total = softmax_parts_torch(x)
     return torch.where(total == total, e / total, canonical_nan(x))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from bits import hard_vectors, non_finite_vectors, same_bits
 
-from dettriton.exact import _conv_loops, _grid_loops, _jit, compiled_conv
+from dettriton.exact import _conv_loops, _grid_loops, _jit, _loops, compiled_conv
 from dettriton.exact.convolution import Geometry
 
 conv = importlib.import_module("dettriton.ops.conv")
@@ -101,6 +101,14 @@ def test_verify_blocks_and_layouts_do_not_matter(elements, monkeypatch):
     assert agree(by_torch_and_by_loops(monkeypatch, *strided, g))
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_verify_threads_do_not_matter(way, monkeypatch):
+    monkeypatch.setattr(_loops, "SHARED_ELEMENTS", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    for g in GEOMETRIES:
+        assert agree(by_torch_and_by_loops(monkeypatch, *operands(g), g, way=way))
+
+
 def test_verify_sums_beyond_53_bits(monkeypatch):
     g = Geometry(2, 2, 3, 1, (1, 1, 6000), (1, 1, 3), (1, 1, 1), (0, 0, 1), (1, 1, 1))
     x, weight, grad = (t.abs() + 1 for t in operands(g))
@@ -144,8 +152,9 @@ def test_no_multiplication_is_fused_into_an_addition(tmp_path, monkeypatch):
     for loops, name in ((_conv_loops, "round_maps"), (_grid_loops, "round_matrices")):
         round_loop = numba.njit(getattr(loops, name).fn, **_jit._OPTIONS)
         f32, f64, i64 = (numba.types.Array(t, 1, "C") for t in (numba.float32, numba.float64, numba.int64))
-        maps = (f64, f64, f64, f32, i64, i64, i64, f32)
-        matrices = (f64, f64, f64, numba.int64, numba.int64, numba.int64, f32, f32)
+        number = numba.int64
+        maps = (f64, f64, f64, f32, i64, i64, i64, number, number, f32)
+        matrices = (f64, f64, f64, number, number, number, f32, f32)
         round_loop.compile(maps if name == "round_maps" else matrices)
         (assembly,) = round_loop.inspect_asm().values()
         assert re.search(r"cvtsd2ss|cvtpd2ps|fcvt", assembly) and not re.search(r"\bv?fn?madd|\bfmla|\bfmadd", assembly)

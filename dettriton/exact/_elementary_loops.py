@@ -1,0 +1,236 @@
+"""The elementary functions of :mod:`elementary` and :mod:`elementary_more` for one number, and loops made of them.
+
+Each scalar function is the same sequence of R1 operations, written for a compiler that makes vectors of it: every
+selection has both its sides computed. Loops that call them are in this file, for numba's cache looks at no other.
+"""
+
+import numpy as np
+
+from dettriton.exact import elementary as host
+from dettriton.exact import elementary_more as more
+from dettriton.exact._jit import jit
+
+_f32 = np.float32
+_NAN, _INF = _f32(np.nan), _f32(np.inf)
+_ZERO, _HALF, _ONE, _TWO = _f32(0), _f32(0.5), _f32(1), _f32(2)
+_SIGN, _MAGNITUDE = np.int32(-0x80000000), np.int32(0x7FFFFFFF)
+_E0, _E1, _E2, _E3, _E4 = map(_f32, host.EXP_POLYNOMIAL)
+_T0, _T1, _T2, _T3, _T4, _T5 = map(_f32, host.TANH_POLYNOMIAL)
+_F0, _F1, _F2, _F3, _F4, _F5, _F6 = map(_f32, more.ERF_POLYNOMIAL)
+_G0, _G1, _G2, _G3, _G4, _G5, _G6 = map(_f32, more.ERF_LOG_POLYNOMIAL)
+_INVERSE_LN2, _LN2_HIGH, _LN2_LOW = _f32(host.INVERSE_LN2), _f32(host.LN2_HIGH), _f32(host.LN2_LOW)
+_ROUNDER, _ROUNDER_BITS = _f32(host.ROUNDER), host.ROUNDER_BITS
+_EXP_LOWEST, _EXP_HIGHEST = _f32(host.EXP_LOWEST), _f32(host.EXP_HIGHEST)
+_TANH_END, _TANH_SATURATION = _f32(host.TANH_POLYNOMIAL_END), _f32(host.TANH_SATURATION)
+_ERF_END, _ERF_SATURATION = _f32(more.ERF_POLYNOMIAL_END), _f32(more.ERF_SATURATION)
+_SQRT_HALF, _INVERSE_SQRT_2PI = _f32(0.7071067690849304), _f32(0.3989422917366028)
+_UP, _DOWN = 2.0**32, _f32(2.0**-32)
+# Added to an integer below 2**51 it leaves that integer in the low bits of a binary64: a conversion that vectorises.
+_INTEGER = 1.5 * 2.0**52
+_INTEGER_BITS = np.int64(np.float64(_INTEGER).view(np.int64))
+
+
+@jit
+def _power_of_two(exponent):
+    return np.int32((exponent + 127) << 23).view(np.float32)
+
+
+@jit
+def _with_sign_of(x, magnitude):
+    return np.int32((np.float32(magnitude).view(np.int32) & _MAGNITUDE) | (np.float32(x).view(np.int32) & _SIGN)).view(
+        np.float32
+    )
+
+
+@jit
+def _exp_reduced(x):
+    """``k, h, w`` with ``exp(x) = 2**k * (1 + (h + w))``."""
+    t = x * _INVERSE_LN2 + _ROUNDER
+    power = np.float32(t).view(np.int32) - _ROUNDER_BITS
+    t = t - _ROUNDER
+    high = x - t * _LN2_HIGH
+    l = t * _LN2_LOW
+    r = high - l
+    p = (((r * _E4 + _E3) * r + _E2) * r + _E1) * r + _E0
+    return power, high, p * (r * r) - l
+
+
+@jit
+def _exp(x):
+    power, high, low = _exp_reduced(min(max(x, _EXP_LOWEST), _EXP_HIGHEST))
+    y = (low + high) + _ONE
+    half = power >> 1
+    y = (y * _power_of_two(half)) * _power_of_two(power - half)
+    y = _INF if x > _EXP_HIGHEST else y
+    return y if x == x else _NAN
+
+
+@jit
+def _sigmoid(x):
+    power, high, low = _exp_reduced(max(-abs(x), _EXP_LOWEST))
+    s = high + low
+    e = s + _ONE
+    d = (low - (s - high)) + (s - (e - _ONE))
+    half = power >> 1
+    first, second = _power_of_two(half), _power_of_two(power - half)
+    e = (e * first) * second
+    d = (d * first) * second
+    v = e + _ONE
+    g = (e - (v - _ONE)) + d
+    n = e if x < _ZERO else _ONE
+    m = d if x < _ZERO else _ZERO
+    b = n / v
+    y = (m - g * b) / v + b
+    return y if x == x else _NAN
+
+
+@jit
+def _tanh(x):
+    a = min(abs(x), _TANH_SATURATION)
+    power, high, low = _exp_reduced(a + a)
+    e = ((low + high) + _ONE) * _power_of_two(power)
+    large = -(_TWO / (e + _ONE)) + _ONE
+    square = a * a
+    p = ((((square * _T5 + _T4) * square + _T3) * square + _T2) * square + _T1) * square + _T0
+    small = ((p * square) * a) + a
+    y = _with_sign_of(x, small if a < _TANH_END else large)
+    return y if x == x else _NAN
+
+
+@jit
+def _erf(x):
+    a = min(abs(x), _ERF_SATURATION)
+    q = (((((a * _G6 + _G5) * a + _G4) * a + _G3) * a + _G2) * a + _G1) * a + _G0
+    power, high, low = _exp_reduced(q)
+    large = -(((low + high) + _ONE) * _power_of_two(power)) + _ONE
+    t = a * a
+    p = (((((t * _F6 + _F5) * t + _F4) * t + _F3) * t + _F2) * t + _F1) * t + _F0
+    y = _with_sign_of(x, p * a + a if a < _ERF_END else large)
+    return y if x == x else _NAN
+
+
+@jit
+def gelu(x, y, first, last):
+    source, target = x[first:last], y[first:last]
+    for i in range(source.size):
+        v = source[i]
+        target[i] = (v * _HALF) * (_erf(v * _SQRT_HALF) + _ONE)
+
+
+@jit
+def gelu_gradient(grad, x, y, first, last):
+    upstream, source, target = grad[first:last], x[first:last], y[first:last]
+    for i in range(source.size):
+        v = source[i]
+        density = _exp((v * v) * -_HALF) * _INVERSE_SQRT_2PI
+        target[i] = upstream[i] * ((_erf(v * _SQRT_HALF) + _ONE) * _HALF + v * density)
+
+
+@jit
+def silu(x, y, first, last):
+    source, target = x[first:last], y[first:last]
+    for i in range(source.size):
+        target[i] = source[i] * _sigmoid(source[i])
+
+
+@jit
+def silu_gradient(grad, x, y, first, last):
+    upstream, source, target = grad[first:last], x[first:last], y[first:last]
+    for i in range(source.size):
+        s = _sigmoid(source[i])
+        target[i] = upstream[i] * (s * (source[i] * (_ONE - s) + _ONE))
+
+
+@jit
+def sigmoid(x, y, first, last):
+    source, target = x[first:last], y[first:last]
+    for i in range(source.size):
+        target[i] = _sigmoid(source[i])
+
+
+@jit
+def sigmoid_gradient(grad, x, y, first, last):
+    upstream, source, target = grad[first:last], x[first:last], y[first:last]
+    for i in range(source.size):
+        s = _sigmoid(source[i])
+        target[i] = upstream[i] * (s * (_ONE - s))
+
+
+@jit
+def tanh(x, y, first, last):
+    source, target = x[first:last], y[first:last]
+    for i in range(source.size):
+        target[i] = _tanh(source[i])
+
+
+@jit
+def tanh_gradient(grad, x, y, first, last):
+    upstream, source, target = grad[first:last], x[first:last], y[first:last]
+    for i in range(source.size):
+        t = _tanh(source[i])
+        target[i] = upstream[i] * (_ONE - t * t)
+
+
+@jit
+def glu(a, b, y, first, last):
+    halves, gates, target = a[first:last], b[first:last], y[first:last]
+    for i in range(target.size):
+        target[i] = halves[i] * _sigmoid(gates[i])
+
+
+@jit
+def glu_gradient_a(grad, a, b, y, first, last):
+    upstream, gates, target = grad[first:last], b[first:last], y[first:last]
+    for i in range(target.size):
+        target[i] = upstream[i] * _sigmoid(gates[i])
+
+
+@jit
+def glu_gradient_b(grad, a, b, y, first, last):
+    upstream, halves, gates, target = grad[first:last], a[first:last], b[first:last], y[first:last]
+    for i in range(target.size):
+        s = _sigmoid(gates[i])
+        target[i] = (upstream[i] * halves[i]) * (s * (_ONE - s))
+
+
+@jit
+def exp(x, y, first, last):
+    source, target = x[first:last], y[first:last]
+    for i in range(source.size):
+        target[i] = _exp(source[i])
+
+
+@jit
+def _largest(row):
+    """The largest term; whatever is no number makes it NaN."""
+    top = row[0]
+    odd = False
+    for i in range(row.size):
+        top = max(top, row[i])
+        odd |= row[i] != row[i]
+    return _NAN if odd else top
+
+
+@jit
+def _exponentials(row, top, out):
+    """``exp(row - top)``, and the sum of their multiples of ``2**-32``, truncated."""
+    for i in range(row.size):
+        out[i] = _exp(row[i] - top)
+    total = np.int64(0)
+    for i in range(row.size):
+        total += np.float64(np.trunc(np.float64(out[i]) * _UP) + _INTEGER).view(np.int64)
+    return total - row.size * _INTEGER_BITS
+
+
+@jit
+def softmax_rows(x, y, length, first, last):
+    """The softmax of rows of that length; the canonical NaN in a row without one."""
+    for row in range(first, last):
+        source, target = x[row * length : (row + 1) * length], y[row * length : (row + 1) * length]
+        top = _largest(source)
+        if abs(top) < _INF:
+            total = np.float32(_exponentials(source, top, target)) * _DOWN
+            for i in range(target.size):
+                target[i] = target[i] / total
+        else:
+            target[:] = _NAN
