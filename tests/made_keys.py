@@ -21,12 +21,14 @@ from cryptography.hazmat.primitives.serialization import (
 DAY = timedelta(days=1)
 
 
-def write_pair(folder: Path, name: str, key=None, password: bytes | None = None) -> Path:
+def write_pair(
+    folder: Path, name: str, key=None, password: bytes | None = None, form: PrivateFormat = PrivateFormat.PKCS8
+) -> Path:
     """``NAME.pem`` and ``NAME.pub`` of a key, by default a new one on P-256; returns the first."""
     key = key or ec.generate_private_key(ec.SECP256R1())
     protection = BestAvailableEncryption(password) if password else NoEncryption()
     path = folder / f"{name}.pem"
-    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, protection))
+    path.write_bytes(key.private_bytes(Encoding.PEM, form, protection))
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     path.with_suffix(".pub").write_bytes(public)
     return path
@@ -55,8 +57,8 @@ class Authority:
             .sign(issuer.key, hashes.SHA256())
         )
 
-    def write(self, folder: Path, name: str) -> tuple[Path, Path]:
+    def write(self, folder: Path, name: str, password: bytes | None = None) -> tuple[Path, Path]:
         """The private key and the certificate as PEM files."""
         path = folder / f"{name}.crt"
         path.write_bytes(self.certificate.public_bytes(Encoding.PEM))
-        return write_pair(folder, name, self.key), path
+        return write_pair(folder, name, self.key, password), path

@@ -5,10 +5,7 @@ card, ``manifest.json`` a manifest of this one row; ``model.sig`` beside them is
 """
 
 import os
-import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,33 +154,6 @@ def list_files(folder: Path) -> list[str]:
             elif not path.is_dir():
                 raise DamagedReleaseError(f"{name} in {folder} is not a file; a release holds files only")
     return sorted(found)
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A hidden folder beside ``out`` that is renamed to it at the end; after an error nothing is left of it.
-
-    Raises:
-        InputError: there is something at ``out`` already, or it cannot be written.
-    """
-    require_vacant(out)
-    partial = out.with_name(f".{out.name}.{secrets.token_hex(8)}.partial")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        os.replace(partial, out)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {out}: {error.strerror or error}. Choose another folder, or make space"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def require_vacant(out: Path) -> None:
-    """Raise InputError if there is anything at ``out`` but an empty folder."""
-    if out.is_symlink() or out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise InputError(f"{out} is there already; choose another folder, or remove it first")
 
 
 def _card(name: str) -> str:

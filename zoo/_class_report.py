@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dettriton._strict_json import no_constants, unique_keys
 from dettriton.errors import InputError
 from dettriton.zoo._facts import Facts
 
@@ -51,7 +52,7 @@ def read_report(path: str | Path, facts: Facts) -> ClassReport:
     """
     remedy = f"Make it with `dettriton evaluate {facts.name} --json`"
     try:
-        found = json.loads(Path(path).read_bytes())
+        found = json.loads(Path(path).read_bytes(), object_pairs_hook=unique_keys, parse_constant=no_constants)
         _require_of(found, facts)
         return ClassReport(
             samples=_integer(found["samples"]),
@@ -85,26 +86,26 @@ def _require_of(found: Any, facts: Facts) -> None:
         raise ValueError("it is not a JSON object")
     for key, value in expected.items():
         if found[key] != value:
-            raise ValueError(f"its {key} is {found[key]!r}, not {value!r}")
+            raise ValueError(f"its {key} is {found[key]!r:.80}, not {value!r}")
 
 
 def _class(row: Any) -> ClassFigures:
-    if not isinstance(row["name"], str):
-        raise ValueError("a class has a name that is not a string")
+    name = row["name"]
+    # a card is written in UTF-8, which has no lone surrogates
+    if not isinstance(name, str) or name != name.encode(errors="replace").decode():
+        raise ValueError(f"a class has the name {name!r:.80}, which is not a text")
     figures = (row[key] if row[key] is None else _number(row[key]) for key in ("auc", "f1"))
-    return ClassFigures(
-        row["name"], row["positives"] if row["positives"] is None else _integer(row["positives"]), *figures
-    )
+    return ClassFigures(name, row["positives"] if row["positives"] is None else _integer(row["positives"]), *figures)
 
 
 def _integer(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is not a count")
+        raise ValueError(f"{value!r:.80} is not a count")
     return value
 
 
 def _number(value: Any) -> float:
     # true and NaN are not figures
     if type(value) not in (int, float) or not 0 <= value <= 1:
-        raise ValueError(f"{value!r} is not a figure between 0 and 1")
+        raise ValueError(f"{value!r:.80} is not a figure between 0 and 1")
     return float(value)

@@ -19,6 +19,7 @@ from dettriton.digest import file_sha256
 from dettriton.errors import DettritonError, InputError
 from dettriton.zoo import _bundle
 from dettriton.zoo._bundle import FILES, NEEDS_SHARE, SIGNATURE, DamagedReleaseError
+from dettriton.zoo._new_folder import new_folder, require_vacant
 from dettriton.zoo._rows import Entry
 from dettriton.zoo._signature_file import SignatureError, read_signature
 
@@ -134,7 +135,7 @@ def pull(
         SignatureError: it is not signed by whom it should be.
     """
     out = Path(out)
-    _bundle.require_vacant(out)
+    require_vacant(out)
     api = _api(endpoint, token_env, writes=False)
     from huggingface_hub import snapshot_download
 
@@ -143,7 +144,7 @@ def pull(
         listed = sorted(file.rfilename for file in info.siblings or ())
     commit = _require_release(repo, listed, info.sha)
     wanted = [*FILES, *([SIGNATURE] if SIGNATURE in listed else [])]
-    with _bundle.new_folder(out) as folder:
+    with new_folder(out) as folder:
         kept = folder / ".cache"
         with _told(api, repo):
             snapshot_download(

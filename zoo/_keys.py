@@ -1,6 +1,8 @@
 """Keys and certificates in PEM files, looked at before the signing library gets them."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,27 +19,77 @@ CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 _MAX_BYTES = 1 << 20
 
 
-def read_private_key(path: Path) -> "EllipticCurvePrivateKey":
-    """A private key that signs without a password.
+def read_private_key(path: Path, password: bytes | None = None) -> "EllipticCurvePrivateKey":
+    """A private key.
+
+    Args:
+        path: of its file.
+        password: that protects it; None if none does.
 
     Raises:
-        InputError: the file cannot be read, or is no such key.
+        InputError: the file cannot be read, is no such key, or is not protected by this password.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     content = _read(path)
-    try:
-        key = load_pem_private_key(content, None)
-    except TypeError:
+    protected = _is_protected(content)
+    if protected and not password:
         raise InputError(
-            f"the key in {path} is protected by a password, which the signing library does not take. Write it without "
-            "one to a place that only you can read: openssl pkey -in KEY -out PLAIN"
-        ) from None
-    except (ValueError, UnsupportedAlgorithm):
+            f"the key in {path} is protected by a password: name a file whose first line it is (--password-file FILE), "
+            "or sign in a terminal, which asks for it"
+        )
+    # what the library says is not repeated: it might name what it was given
+    try:
+        key = load_pem_private_key(content, password)
+    except UnsupportedAlgorithm:
+        raise InputError(f"the key in {path} is of a kind, or protected in a way, that is not supported here") from None
+    except TypeError:
+        raise InputError(f"the key in {path} is not protected by a password; leave out --password-file") from None
+    except ValueError:
+        if protected:
+            raise InputError(f"the password does not open the key in {path}; check both") from None
         raise InputError(f"{path} is not a private key in PEM form; `dettriton zoo sign --help` makes one") from None
     return _on_curve(key, EllipticCurvePrivateKey, path)
+
+
+def is_protected(path: Path) -> bool:
+    """Whether a private key is protected by a password.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return _is_protected(_read(path))
+
+
+def read_password(path: Path) -> bytes:
+    """The first line of a file, without its end.
+
+    Raises:
+        InputError: the file cannot be read, or its first line is empty.
+    """
+    password = _read(path).partition(b"\n")[0].removesuffix(b"\r")
+    if not password:
+        raise InputError(f"the first line of {path} has to be the password, and is empty")
+    return password
+
+
+@contextmanager
+def opened_key(key: "EllipticCurvePrivateKey") -> Iterator[Path]:
+    """A path where the signing library can read a protected key, once, without its password.
+
+    It is a pipe of this process, so that the key is on no disk: the library's signer by certificate takes no password.
+    """
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    reading, writing = os.pipe()
+    try:
+        with open(writing, "wb") as file:
+            file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        yield Path(f"/dev/fd/{reading}")
+    finally:
+        os.close(reading)
 
 
 def read_public_key(path: Path) -> "EllipticCurvePublicKey":
@@ -125,6 +177,18 @@ def chain_problem(chain: "Sequence[Certificate]", trusted: "Sequence[Certificate
     except crypto.X509StoreContextError as error:
         return f"{error} ({error.certificate.to_cryptography().subject.rfc4514_string()})"
     return None
+
+
+def _is_protected(content: bytes) -> bool:
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        load_pem_private_key(content, None)
+    except TypeError:
+        return True
+    except Exception:  # whatever else is wrong with it is told by those who need the key
+        return False
+    return False
 
 
 def _on_curve(key: Any, kind: type, path: Path) -> Any:

@@ -71,7 +71,7 @@ def _require_own(recipe: Recipe, result: dict[str, Any], run_dir: Path) -> None:
 
 def _segments(row: Entry, run_dir: Path, recipe: Recipe, before: Entry | None) -> Commitment | None:
     """The run's segments, or those of the same weights that were released before."""
-    found = keep_segments(run_dir, row, steps_per_epoch(recipe, data.describe(recipe.data.name)))
+    found = keep_segments(run_dir, row, recipe, steps_per_epoch(recipe, data.describe(recipe.data.name)))
     if found is not None:
         return found
     if before is not None and before.trace == row.trace and before.weights_digest == row.weights_digest:

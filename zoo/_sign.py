@@ -6,6 +6,7 @@ Source: https://github.com/sigstore/model-transparency (package ``model-signing`
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from dettriton.errors import InputError
 from dettriton.files import atomic_write
 from dettriton.zoo import _bundle, _keys, _manifest
 from dettriton.zoo._bundle import NEEDS_SHARE, SIGNATURE
+from dettriton.zoo._new_folder import new_folder
 from dettriton.zoo._signature_file import SignatureError
 
 if TYPE_CHECKING:
@@ -24,7 +26,12 @@ _PACKAGED = {"cards": ".md", "recipes": ".toml", "weights": ".safetensors"}
 
 
 def sign(
-    name: str | None, out: str | Path, private_key: str | Path, certificate_chain: Sequence[str | Path] = ()
+    name: str | None,
+    out: str | Path,
+    private_key: str | Path,
+    certificate_chain: Sequence[str | Path] = (),
+    *,
+    password: bytes | None = None,
 ) -> Path:
     """Write a signed release, or sign the whole installed zoo.
 
@@ -33,51 +40,57 @@ def sign(
             signature ``model.sig`` in it. None: ``OUT/zoo.sig`` is a signature of the installed zoo's manifest, recipes,
             weights and cards.
         out: a folder, made if missing.
-        private_key: PEM, on an elliptic curve (P-256, P-384 or P-521), without a password.
+        private_key: PEM, on an elliptic curve (P-256, P-384 or P-521).
         certificate_chain: PEM files, the signer's certificate first, then those up to the root; or none, to be verified
             with the public key.
+        password: that protects the private key; None if none does.
 
     Returns:
         The signature file.
 
     Raises:
-        InputError: there is no such model, ``OUT/NAME`` is there already, a key or certificate does not serve, or
-            model-signing is not installed.
+        InputError: there is no such model, ``OUT/NAME`` is there already, a key, password or certificate does not
+            serve, or model-signing is not installed.
         DamagedReleaseError: a released file is not the one of the manifest.
     """
     out, key, chain = Path(out), Path(private_key), [Path(path) for path in certificate_chain]
     if name is not None:
         _manifest.entry(name)
-        with _bundle.new_folder(out / name) as folder:
+        with new_folder(out / name) as folder:
             _bundle.write_folder(name, folder)
-            (folder / SIGNATURE).write_bytes(sign_folder(folder, key, chain))
+            (folder / SIGNATURE).write_bytes(sign_folder(folder, key, chain, password))
         return out / name / SIGNATURE
     with tempfile.TemporaryDirectory(prefix="dettriton-sign-") as scratch:
         for released in _manifest.names():
             whole = Path(scratch, released)
             whole.mkdir()
             _bundle.write_folder(released, whole)
-        content = sign_folder(staged_zoo(Path(scratch)), key, chain)
+        content = sign_folder(staged_zoo(Path(scratch)), key, chain, password)
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(out / ZOO_SIGNATURE, content)
     return out / ZOO_SIGNATURE
 
 
-def sign_folder(folder: Path, private_key: Path, certificate_chain: Sequence[Path] = ()) -> bytes:
+def sign_folder(
+    folder: Path, private_key: Path, certificate_chain: Sequence[Path] = (), password: bytes | None = None
+) -> bytes:
     """The signature of all files in a folder.
 
     Raises:
-        InputError: a key or certificate does not serve, or model-signing is not installed.
+        InputError: a key, password or certificate does not serve, or model-signing is not installed.
         DamagedReleaseError: there is more than files in the folder.
     """
     require_library()
     from cryptography.hazmat.primitives.serialization import Encoding
     from model_signing import signing
 
-    key = _keys.read_private_key(private_key)
+    key = _keys.read_private_key(private_key, password)
     config = signing.Config().set_hashing_config(hashing())
     _bundle.list_files(folder)
-    with tempfile.TemporaryDirectory(prefix="dettriton-sign-") as scratch:
+    with (
+        tempfile.TemporaryDirectory(prefix="dettriton-sign-") as scratch,
+        nullcontext(private_key) if password is None else _keys.opened_key(key) as key_file,
+    ):
         if certificate_chain:
             signer, *others = _keys.read_certificates(certificate_chain)
             _keys.require_signing_certificate(signer, key)
@@ -86,10 +99,10 @@ def sign_folder(folder: Path, private_key: Path, certificate_chain: Sequence[Pat
             for path, certificates in zip(files, ([signer], others or [signer]), strict=True):
                 path.write_bytes(b"".join(c.public_bytes(Encoding.PEM) for c in certificates))
             config.use_certificate_signer(
-                private_key=private_key, signing_certificate=files[0], certificate_chain=[files[1]]
+                private_key=key_file, signing_certificate=files[0], certificate_chain=[files[1]]
             )
         else:
-            config.use_elliptic_key_signer(private_key=private_key)
+            config.use_elliptic_key_signer(private_key=key_file)
         config.sign(folder, Path(scratch, SIGNATURE))
         return Path(scratch, SIGNATURE).read_bytes()
 

@@ -126,7 +126,7 @@ def _check(name: str, device: str) -> None:
     expected, _ = load_safetensors(path)
     _require_digest(f"the logits in {path}", digest(expected["logits"]), row.golden_digest)
     info = data.describe(recipe.data.name)
-    check_segments(row, steps_per_epoch(recipe, info), recipe.train.epochs)
+    check_segments(row, recipe, steps_per_epoch(recipe, info))
     computed = golden_vectors(model, info)
     difference = first_difference(expected, computed)
     if difference is not None:

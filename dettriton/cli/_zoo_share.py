@@ -1,7 +1,9 @@
 """``dettriton zoo sign``, ``verify-signature``, ``push`` and ``pull``: releases that others publish or fetch."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -33,10 +35,20 @@ _token_env = click.option(
     type=_file,
     help="PEM of the signer's certificate and of those above it (repeatable); without it, a bare key signs.",
 )
+@click.option(
+    "--password-file",
+    type=_file,
+    help="Its first line is the password of the key; without it, a terminal asks if the key is protected.",
+)
 @click.option("--out", required=True, type=_folder, help="Where to write; made if missing.")
 @click.pass_context
 def sign(
-    ctx: click.Context, names: tuple[str, ...], private_key: str, certificate_chain: tuple[str, ...], out: str
+    ctx: click.Context,
+    names: tuple[str, ...],
+    private_key: str,
+    certificate_chain: tuple[str, ...],
+    password_file: str | None,
+    out: str,
 ) -> None:
     """Sign releases with the OpenSSF model-signing library, offline.
 
@@ -54,8 +66,30 @@ def sign(
     for name in names:
         zoo.entry(name)
     with _refusing(ctx):
+        password = _password(Path(private_key), password_file)
         for name in names or (None,):
-            click.echo(f"wrote {zoo.sign(name, out, private_key, certificate_chain)}")
+            click.echo(f"wrote {zoo.sign(name, out, private_key, certificate_chain, password=password)}")
+
+
+def _password(private_key: Path, password_file: str | None) -> bytes | None:
+    """The password of a protected key; None where there is none, or nobody can be asked."""
+    from dettriton.zoo import _keys, _sign
+
+    _sign.require_library()
+    if password_file is not None:
+        return _keys.read_password(Path(password_file))
+    if not _keys.is_protected(private_key) or not _is_terminal():
+        return None
+    try:
+        text = click.prompt(f"Password of {private_key}", hide_input=True, err=True)
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    # undecodable bytes of the terminal come as surrogates, and go back to what they were
+    return text.encode(errors="surrogateescape")
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 @click.command("verify-signature")
@@ -144,7 +178,8 @@ def pull(
     """Fetch a release from the Hugging Face Hub and check every digest before it appears in OUT.
 
     A name that is released in this installation must have its digests. With --public-key or --certificate the signature
-    is verified too. Exit code 1 if something is not what it should be; then OUT is not made.
+    is verified too. Exit code 1 if something is not what it should be; then OUT is not made. What a killed process left
+    beside OUT is removed, and named in one line.
     """
     from dettriton import zoo
 

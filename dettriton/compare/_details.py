@@ -15,6 +15,7 @@ from dettriton.compare._phases import (
     ORDER,
     UPDATE,
 )
+from dettriton.compare._state import OPTIMIZER
 from dettriton.train.trace import differing_tensors
 
 Record = Mapping[str, Any]
@@ -32,7 +33,8 @@ class DetailDifference:
         step: counted from 0; None for the weights before step 0.
         phase: as in :class:`dettriton.compare.PhaseDifference`. ``forward`` is that of the probe, before the step;
             a ``loss`` alone is the forward of the step's own batch. ``state`` is that of a tensor after the step,
-            where it is not known to be that step's update.
+            where it is not known to be that step's update. ``optimizer state`` is that after the step, where nothing
+            else differs.
         names: of what differs in this phase: modules in the order of their calls, parameters from the last to the
             first for gradients, as backward goes, else tensors by name.
         since: the first step that may have begun it: ``step`` itself where every tensor was recorded equal before it.
@@ -82,6 +84,9 @@ def first_detail(pairs: Iterable[tuple[Record, Record]]) -> DetailDifference | N
             return DetailDifference(step, STATE if phase == UPDATE and since < step else phase, names, since)
         if a["loss"] != b["loss"] or differing_tensors(a.get("tensors"), b.get("tensors")):
             return None
+        names = differing_tensors(a.get("optimizer"), b.get("optimizer"))
+        if names:
+            return DetailDifference(step, OPTIMIZER, names, since)
         if "tensors" in a and "tensors" in b:
             since = step + 1
     return None

@@ -166,7 +166,7 @@ def _end(comparison: Comparison, runs: tuple[ObservedRun, ObservedRun]) -> int:
 
 def _shared_start(comparison: Comparison, runs: tuple[ObservedRun, ObservedRun], end: int) -> int:
     """The newest state that both trainings kept before their records differ; the runs are put there."""
-    shared = newest_shared(comparison, end - 1)
+    shared = newest_shared(comparison, runs, end - 1)
     if shared is None:
         return 0
     step, state = shared

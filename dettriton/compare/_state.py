@@ -9,6 +9,7 @@ import torch
 from dettriton.digest import Difference, all_differences
 from dettriton.errors import DettritonError
 from dettriton.train._run import make_model
+from dettriton.train.checkpoint import named_optimizer_state
 from dettriton.train.recipe import parse_recipe
 
 PARAMETERS, BUFFERS, OPTIMIZER, WEIGHTS = "parameters", "buffers", "optimizer state", "weights"
@@ -54,14 +55,8 @@ def split_weights(tensors: Mapping[str, torch.Tensor], names: Names | None) -> d
 def optimizer_group(
     tensors: Mapping[str, torch.Tensor], scalars: Mapping[str, int | float], names: Names | None
 ) -> dict[str, torch.Tensor]:
-    """The optimizer's state as tensors called ``<parameter>: <key>``; numbers become binary64."""
-    group = {}
-    for name, value in {**tensors, **scalars}.items():
-        index, _, key = name.partition(".")
-        known = names is not None and int(index) < len(names.parameters)
-        owner = names.parameters[int(index)] if known else f"parameter {index}"
-        group[f"{owner}: {key}"] = torch.as_tensor(value, dtype=None if name in tensors else torch.float64)
-    return group
+    """:func:`dettriton.train.checkpoint.named_optimizer_state` with the names that are known."""
+    return named_optimizer_state(tensors, scalars, () if names is None else names.parameters)
 
 
 def state_groups(

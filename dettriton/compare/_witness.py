@@ -63,6 +63,7 @@ class Witness:
             state = optimizer_group(checkpoint.optimizer, checkpoint.optimizer_scalars, names)
             self.optimizer[step - 1] = _digests(state)
         self.tensors |= {r["step"]: r["tensors"] for r in self.side.trace or () if "tensors" in r}
+        self.optimizer |= {r["step"]: r["optimizer"] for r in self.side.trace or () if "optimizer" in r}
         # as backward goes, so that the first one that differs is the first one that was computed
         self.gradients = {r["step"]: dict(reversed(r["gradients"])) for r in self.side.trace or () if "gradients" in r}
 

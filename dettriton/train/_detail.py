@@ -1,4 +1,4 @@
-"""The detailed trace: digests of the batch, the gradients and a probe's activations, all outside the chain.
+"""The detailed trace: digests of the batch, gradients, the optimizer and a probe's activations, outside the chain.
 
 It is a file of its own, ``trace-detail.jsonl`` in the run's directory or wherever the caller wants it: each line of
 ``trace.jsonl`` with the details added. So ``trace.jsonl`` has the same bytes whatever the detail, its size in a
@@ -19,7 +19,7 @@ from dettriton.digest import digest, tensor_digest
 from dettriton.errors import InputError
 from dettriton.train._directory import RECIPE, RESULT, WEIGHTS
 from dettriton.train._run import Run
-from dettriton.train.checkpoint import DetailPosition
+from dettriton.train.checkpoint import DetailPosition, named_optimizer_state, optimizer_state
 from dettriton.train.trace import ACTIVATIONS, DETAILS, STEP, Position, TraceFile
 from dettriton.train.trace import FILE_NAME as TRACE
 
@@ -37,9 +37,11 @@ class Detail:
         level: one of :data:`dettriton.train.trace.DETAILS`. ``"step"`` adds nothing to a line. ``"gradients"`` adds
             digests of the batch (``samples``), of every parameter's gradient before the optimizer sees it
             (``gradients``, in the model's order) and of every tensor after the update (``tensors``); the first line
-            also has every tensor before step 0 (``initial``). ``"activations"`` adds digests of what every module gives
-            for the probe, before the step (``outputs``, in the order in which the calls end): the first
-            :data:`PROBE_SAMPLES` training samples in the data's order, not augmented, in evaluation mode.
+            also has every tensor before step 0 (``initial``), and each line with ``tensors`` has the optimizer's state
+            (``optimizer``, as :func:`dettriton.train.checkpoint.named_optimizer_state` names it). ``"activations"``
+            adds digests of what every module gives for the probe, before the step (``outputs``, in the order in which
+            the calls end): the first :data:`PROBE_SAMPLES` training samples in the data's order, not augmented, in
+            evaluation mode.
         interval: details are added at steps 0, ``interval``, ``2 * interval`` and so on.
         elsewhere: the file, where it is not the directory's own.
     """
@@ -151,9 +153,12 @@ class DetailedTrace:
         """Write the step's line: the trace's record, with the details."""
         if self._file is None:
             return
-        if self._seen and "tensors" not in record:
-            self._seen["tensors"] = self._run.tensor_digests()
-        self._file.write({**record, **self._seen})
+        line = {**record, **self._seen}
+        if self._seen and "tensors" not in line:
+            line["tensors"] = self._run.tensor_digests()
+        if self.detail.level != STEP and "tensors" in line:
+            line["optimizer"] = optimizer_digests(self._run)
+        self._file.write(line)
 
     def position(self) -> DetailPosition | None:
         """Where the file stands now, for a checkpoint; what is before it is on the disk when this returns."""
@@ -169,6 +174,13 @@ class DetailedTrace:
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def optimizer_digests(run: Run) -> dict[str, str]:
+    """Name to digest of every tensor and number of the optimizer's state."""
+    parameters = [name for name, _ in run.model.named_parameters()]
+    named = named_optimizer_state(*optimizer_state(run.optimizer), parameters)
+    return {name: tensor_digest(name, tensor) for name, tensor in named.items()}
 
 
 def probe_outputs(model: torch.nn.Module, probe: torch.Tensor, seed: int, step: int) -> list[list[str]]:

@@ -27,7 +27,7 @@ def parse_record(line: bytes) -> dict[str, Any]:
         raise ValueError("its step is not a count")
     if not _matches(_LOSS, record["loss"]) or not _matches(_CHAIN, record["chain"]):
         raise ValueError("its loss is not 8 hexadecimal digits, or its chain is not 64")
-    for key in ("tensors", "initial", "samples"):
+    for key in ("tensors", "initial", "samples", "optimizer"):
         named = record.get(key, {})
         if not isinstance(named, dict) or not all(_is_entry(*item) for item in named.items()):
             raise ValueError(f"its {key} are not names and digests")

@@ -13,6 +13,7 @@ from dettriton.digest import digest, named_tensors, tensor_digest
 from dettriton.errors import EngineError, InputError
 from dettriton.init import initialize
 from dettriton.train._finite import require_finite_gradients, require_finite_loss
+from dettriton.train._fit import Scalars, Tensors, require_model_state, require_optimizer_state
 from dettriton.train.batches import augmentation, batch_bounds, move_pixels, pos_weight
 from dettriton.train.recipe import Cosine, Recipe, Step
 
@@ -56,8 +57,7 @@ class Run:
         _require_fitting_output(self.model, data)
         self.init_digest = digest(self.model)
         self.model.to(self.device)
-        settings = {k: v for k, v in recipe.to_dict()["optimizer"].items() if k != "name"}
-        self.optimizer = _OPTIMIZERS[recipe.optimizer.name](self.model.parameters(), **settings)
+        self.optimizer = make_optimizer(recipe, self.model)
         self._data = data.to(self.device)
         weight = pos_weight(recipe.train.pos_weight, data.labels)
         self._pos_weight = None if weight is None else weight.to(self.device)
@@ -114,6 +114,16 @@ class Run:
         """A copy of every parameter and buffer, on the CPU."""
         return {name: t.detach().to("cpu", copy=True) for name, t in self.model.state_dict().items()}
 
+    def require_state(self, model: Tensors, optimizer: Tensors, scalars: Scalars, steps: int) -> None:
+        """Raise unless a kept state is one of this run's model and optimizer after so many steps.
+
+        Raises:
+            MisfitError: names, shapes, types or counts are others.
+        """
+        require_model_state(self.model, model)
+        sample = lambda: self.splits["train"].inputs(slice(0, 1))  # noqa: E731 one call's argument
+        require_optimizer_state(self.model, self.optimizer, optimizer, scalars, steps, sample)
+
     def _enter(self, epoch: int) -> None:
         if epoch == self._epoch:
             return
@@ -162,6 +172,12 @@ def make_model(recipe: Recipe) -> torch.nn.Module:
         if hasattr(module, "precision"):
             module.precision = recipe.train.precision
     return model
+
+
+def make_optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """The recipe's optimizer of a model's parameters, with the rate before its schedule."""
+    settings = {k: v for k, v in recipe.to_dict()["optimizer"].items() if k != "name"}
+    return _OPTIMIZERS[recipe.optimizer.name](model.parameters(), **settings)
 
 
 def find_device(name: str) -> torch.device:

@@ -1,7 +1,7 @@
 """Checkpoints of a training run: whole files, checked by digest, the newest two kept."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -178,6 +178,23 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.T
         for key, value in state.items():
             (tensors if isinstance(value, torch.Tensor) else scalars)[f"{index}.{key}"] = value
     return tensors, scalars
+
+
+def named_optimizer_state(
+    tensors: Mapping[str, torch.Tensor], scalars: Mapping[str, int | float], parameters: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """What :func:`optimizer_state` took as tensors called ``<parameter>: <key>``; numbers become binary64.
+
+    Args:
+        tensors, scalars: the state.
+        parameters: names in the optimizer's order; a parameter beyond them is called ``parameter <index>``.
+    """
+    named = {}
+    for name, value in {**tensors, **scalars}.items():
+        index, _, key = name.partition(".")
+        owner = parameters[int(index)] if int(index) < len(parameters) else f"parameter {index}"
+        named[f"{owner}: {key}"] = torch.as_tensor(value, dtype=None if name in tensors else torch.float64)
+    return named
 
 
 def restore_optimizer(

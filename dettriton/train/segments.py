@@ -17,6 +17,7 @@ from dettriton.digest import canonical_json, digest
 from dettriton.errors import InputError, IntegrityError
 from dettriton.files import atomic_write, load_safetensors
 from dettriton.train._commitment import Commitment, is_digest
+from dettriton.train._fit import MisfitError
 from dettriton.train._run import Run
 from dettriton.train.checkpoint import optimizer_state, restore_optimizer
 from dettriton.train.trace import Position, Trace, first_link
@@ -92,7 +93,7 @@ def replay(run: Run, start: State | None, end: int, after_step: Callable[[int], 
         begin, link = start.step, start.link
     trace = Trace(Position(link, 0), None)
     for step in range(begin, end):
-        loss = _first_step(run, step) if step == begin else run.step(step)
+        loss = run.step(step)
         ends_epoch = (step + 1) % run.steps_per_epoch == 0
         trace.append(step, loss, run.tensor_digests() if ends_epoch else None, ends_epoch=ends_epoch)
         if after_step is not None:
@@ -189,34 +190,10 @@ def _is_state(metadata: Mapping[str, Any]) -> bool:
 
 def _restore(run: Run, start: State) -> None:
     try:
-        run.model.load_state_dict(dict(start.model))
-        _require_own(run, start)
-        restore_optimizer(run.optimizer, start.optimizer, start.optimizer_scalars)
-    except (RuntimeError, ValueError, IndexError) as error:
-        raise _misfit(start.step, error) from None
-
-
-def _first_step(run: Run, step: int) -> float:
-    try:
-        return run.step(step)
-    except KeyError as error:  # the optimizer's state lacks something it has from its first step on
-        raise _misfit(step, error) from None
-
-
-def _require_own(run: Run, start: State) -> None:
-    """Raise unless the optimizer's state is one of the run's parameters after so many steps at most."""
-    parameters = list(run.model.parameters())
-    for name, value in (*start.optimizer.items(), *start.optimizer_scalars.items()):
-        index, _, key = name.partition(".")
-        parameter = parameters[int(index)]
-        if isinstance(value, torch.Tensor):
-            fits = key != "step" and (value.shape, value.dtype) == (parameter.shape, parameter.dtype)
-        else:
-            # a count beyond the steps that were done would also take as long to raise powers to
-            fits = key == "step" and 0 <= value <= start.step
-        if not fits:
-            raise ValueError(f"the optimizer's {name} is not of its parameter after {start.step} steps")
-
-
-def _misfit(step: int, error: Exception) -> IntegrityError:
-    return IntegrityError(f"the state after {step} steps does not fit the recipe's model and optimizer: {error}")
+        run.require_state(start.model, start.optimizer, start.optimizer_scalars, start.step)
+    except MisfitError as error:
+        raise IntegrityError(
+            f"the state after {start.step} steps does not fit the recipe's model and optimizer: {error}"
+        ) from None
+    run.model.load_state_dict(dict(start.model))
+    restore_optimizer(run.optimizer, start.optimizer, start.optimizer_scalars)

@@ -194,6 +194,7 @@ def read_trace(path: str | Path) -> list[dict[str, Any]]:
 def first_difference(a: str | Path, b: str | Path) -> Difference | None:
     """The first step, and where both traces recorded tensors there the first tensor by name, that differ; or None.
 
+    Where only the optimizer's recorded state differs, the tensor is called ``<parameter>: <key>``.
     A differing tensor is recorded after the step that changed it, so it comes before the first loss that differs: to
     narrow it down to its own step, run both trainings again with ``tensor_interval=1``.
     """
@@ -202,8 +203,8 @@ def first_difference(a: str | Path, b: str | Path) -> Difference | None:
             return Difference(index, None)
         if (left["step"], left["loss"]) != (right["step"], right["loss"]):
             return Difference(left["step"], None)
-        names = differing_tensors(left.get("tensors"), right.get("tensors"))
-        name = names[0] if names else None
+        names = (name for key in ("tensors", "optimizer") for name in differing_tensors(left.get(key), right.get(key)))
+        name = next(names, None)
         if name is not None or left["chain"] != right["chain"]:
             return Difference(left["step"], name)
     return None

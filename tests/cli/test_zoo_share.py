@@ -1,6 +1,9 @@
 """Exit codes, messages and output of ``dettriton zoo sign``, ``verify-signature``, ``push`` and ``pull``."""
 
 import json
+import os
+import sys
+from contextlib import suppress
 
 import pytest
 from click.testing import CliRunner
@@ -14,7 +17,7 @@ pytest.importorskip("OpenSSL")
 from huggingface_hub import constants
 
 from dettriton import zoo
-from dettriton.cli import main
+from dettriton.cli import _zoo_share, main
 from dettriton.digest import file_sha256
 
 NAME, REPO = "med_cnn.digits", "someone/digits"
@@ -84,6 +87,77 @@ def test_verify_signature_by_a_certificate(tmp_path):
     assert "signed by CN=Release Desk (certificate from CN=A Hospital)\n" in result.stdout
     _, foreign = Authority("A Hospital").write(tmp_path, "foreign")
     require_one_paragraph(run("verify-signature", tmp_path / NAME, "--certificate", foreign), 1, "do not lead to one")
+
+
+PASSWORD = "the Würfel is cast"
+
+
+@pytest.fixture
+def locked(tmp_path):
+    return write_pair(tmp_path, "locked", password=PASSWORD.encode())
+
+
+def signed_by(locked, folder):
+    return run("verify-signature", folder, "--public-key", locked.with_suffix(".pub")).exit_code == 0
+
+
+def test_verify_a_password_file_opens_a_protected_key(locked, tmp_path):
+    (tmp_path / "password").write_text(f"{PASSWORD}\n")
+    sign = ("sign", NAME, "--private-key", locked, "--out", tmp_path / "out", "--password-file")
+    result = run(*sign, tmp_path / "password")
+    assert result.exit_code == 0, result.output
+    assert PASSWORD not in result.output
+    assert signed_by(locked, tmp_path / "out" / NAME)
+    (tmp_path / "password").write_text("guessed")
+    sign = ("sign", NAME, "--private-key", locked, "--out", tmp_path / "other", "--password-file")
+    result = run(*sign, tmp_path / "password")
+    require_one_paragraph(result, 2, "the password does not open the key")
+    assert "guessed" not in result.output
+    require_one_paragraph(run(*sign, tmp_path / "none"), 2, "cannot read")
+
+
+def test_verify_a_terminal_asks_for_the_password_once(locked, tmp_path, monkeypatch):
+    monkeypatch.setattr(_zoo_share, "_is_terminal", lambda: True)
+    sign = ["zoo", "sign", NAME, "ecg_resnet18_tiny.rhythm_sim", "--private-key", str(locked), "--out"]
+    result = CliRunner().invoke(main, [*sign, str(tmp_path / "out")], input=f"{PASSWORD}\n")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("Password of ") == 1 and PASSWORD not in result.output
+    assert result.stdout.count("wrote ") == 2
+    assert signed_by(locked, tmp_path / "out" / NAME)
+    result = CliRunner().invoke(main, [*sign, str(tmp_path / "other")], input="guessed\n")
+    assert result.exit_code == 2
+    assert "the password does not open the key" in result.stderr and "guessed" not in result.output
+    result = CliRunner().invoke(main, [*sign, str(tmp_path / "other")], input="")
+    assert (result.exit_code, result.stdout) == (130, "")
+
+
+def test_verify_nobody_is_asked_for_the_password_of_an_open_key(key, tmp_path, monkeypatch):
+    monkeypatch.setattr(_zoo_share, "_is_terminal", lambda: True)
+    result = run("sign", NAME, "--private-key", key, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "Password" not in result.output
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_verify_the_password_is_not_echoed_by_a_real_terminal(locked, tmp_path):
+    import pty
+
+    command = [sys.executable, "-m", "dettriton", "zoo", "sign", NAME, "--private-key", str(locked), "--out"]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [*command, str(tmp_path / "out")])
+    shown = b""
+    with suppress(OSError):  # the terminal ends with its process
+        while part := os.read(terminal, 1024):
+            if b"Password" not in shown and b"Password" in shown + part:
+                os.write(terminal, f"{PASSWORD}\n".encode())
+            shown += part
+    _, status = os.waitpid(child, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 0, shown.decode()
+    assert b"wrote " in shown and PASSWORD.encode() not in shown
+    assert signed_by(locked, tmp_path / "out" / NAME)
 
 
 def test_verify_signature_of_the_installed_zoo(key, tmp_path):

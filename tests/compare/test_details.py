@@ -13,6 +13,7 @@ from dettriton.cli import main
 from dettriton.compare import compare, open_side, rerun
 from dettriton.errors import IntegrityError
 from dettriton.train import _run, train
+from dettriton.train.trace import Difference, first_difference
 
 FILE = "trace-detail.jsonl"
 STOCK_CONV = torch.nn.functional.conv2d
@@ -95,6 +96,94 @@ def test_verify_one_ulp_of_one_weight(traced, a, one_ulp, level):
     b = traced("b", steps=6, trace_detail=level)
     undo()
     assert place(detail(a, b)) == (5, "optimizer update", "first.weight", 5)
+
+
+DOUBLED = 1 << 23
+
+
+@pytest.fixture
+def other_optimizer(monkeypatch):
+    """Change bits of what the optimizer keeps of head.bias after a step, until ``undo`` is called."""
+
+    def plant(step, key, change=1):
+        whole = _run.Run.step
+
+        def changed(self, number):
+            loss = whole(self, number)
+            if number == step:
+                state = self.optimizer.state[self.model.head.bias]
+                if key == "step":
+                    state["step"] += 1
+                else:
+                    state[key].view(torch.int32)[1] += change
+            return loss
+
+        monkeypatch.setattr(_run.Run, "step", changed)
+        return lambda: monkeypatch.setattr(_run.Run, "step", whole)
+
+    return plant
+
+
+@pytest.mark.parametrize(("step", "key"), [(0, "exp_avg"), (5, "exp_avg_sq"), (6, "step"), (11, "exp_avg")])
+def test_verify_the_optimizer_alone(traced, a, other_optimizer, step, key):
+    undo = other_optimizer(step, key)
+    b = traced("b", steps=step + 1)
+    undo()
+    found = compare(open_side(a), open_side(b))
+    assert place(found.trace.detail) == (step, "optimizer state", f"head.bias: {key}", step)
+    assert found.trace.detail.names == (f"head.bias: {key}",) and "it begins here" in found.trace.detail.reason
+    assert found.trace.loss is None and found.trace.tensors is None
+    assert found.first_step == step and not found.same
+    assert first_difference(a, b) == Difference(step, f"head.bias: {key}")
+
+
+def test_verify_an_ulp_of_the_optimizer_that_reaches_no_weight_is_seen(traced, a, other_optimizer, tmp_path):
+    undo = other_optimizer(5, "exp_avg")
+    traced("b")
+    undo()
+    coarse = [open_side(str(path / "trace.jsonl")) for path in (Path(a).parent, tmp_path / "b")]
+    assert compare(*coarse).same, "its bits are lost in the rounding of the next updates"
+    assert place(detail(a, tmp_path / "b" / FILE)) == (5, "optimizer state", "head.bias: exp_avg", 5)
+
+
+def test_verify_the_optimizer_comes_before_what_it_leads_to(traced, a, other_optimizer, tmp_path):
+    undo = other_optimizer(5, "exp_avg", DOUBLED)
+    b = traced("b", trace_detail="gradients")
+    undo()
+    found = compare(open_side(str(Path(a).parent)), open_side(str(tmp_path / "b")))
+    assert place(found.trace.detail) == (5, "optimizer state", "head.bias: exp_avg", 5)
+    assert found.trace.loss.step > 5
+    told = rerun(found)
+    assert (told.wrong, told.b.step, told.b.what) == ("b", 5, "optimizer state head.bias: exp_avg")
+    result = CliRunner().invoke(main, ["diff", a, b])
+    assert result.exit_code == 1
+    assert "first difference in detail: step 5, optimizer state of head.bias: exp_avg\n" in result.stdout
+
+
+def test_verify_sparse_details_tell_when_the_optimizer_may_have_parted(traced, other_optimizer):
+    a = traced("a", steps=4, trace_detail="gradients", trace_interval=8)
+    undo = other_optimizer(3, "exp_avg")
+    found = detail(a, traced("b", steps=4, trace_detail="gradients", trace_interval=8))
+    undo()
+    assert place(found) == (3, "optimizer state", "head.bias: exp_avg", 1), "the end of an epoch has it too"
+    assert "it begins in steps 1 to 3" in found.reason
+
+
+def test_verify_traces_of_before_the_optimizer_was_recorded_are_read(traced, a, other_optimizer, tmp_path):
+    undo = other_optimizer(5, "exp_avg", DOUBLED)
+    b = traced("b", steps=8)
+    undo()
+    old = []
+    for path in (a, b):
+        lines = [json.loads(line) for line in Path(path).read_text().splitlines()]
+        whole = "".join(json.dumps(line, sort_keys=True, separators=(",", ":")) + "\n" for line in lines)
+        assert whole == Path(path).read_text()
+        for line in lines:
+            del line["optimizer"]
+        old.append(tmp_path / f"old{len(old)}.jsonl")
+        old[-1].write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert compare(open_side(a), open_side(str(old[0]))).same
+    assert place(detail(*old)) == place(detail(a, old[1])) == (6, "optimizer update", "head.bias", 6)
 
 
 class Conv(torch.nn.Module):

@@ -1,5 +1,6 @@
 """Running both again: the recipe's own differences are found, and a machine's are laid at the right run's door."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from dettriton import data, ops
 from dettriton.compare import compare, open_side, rerun
 from dettriton.errors import InputError
 from dettriton.train import _run
+from dettriton.train.checkpoint import load_checkpoint, save_checkpoint
 
 
 def again(a, b, **options):
@@ -97,6 +99,22 @@ def test_verify_it_begins_at_the_last_shared_checkpoint(go, one_ulp):
     found = again(a, b)
     assert found.begin == 8 and found.computed <= 4
     assert found.wrong == "b" and found.b.step >= 9
+
+
+def test_verify_a_shared_checkpoint_that_does_not_fit_is_passed_over(go, one_ulp):
+    a = go("a")
+    undo = one_ulp(9)
+    b = go("b")
+    undo()
+    for folder in (a, b):
+        path = Path(folder) / "checkpoint-0000000008.safetensors"
+        kept = load_checkpoint(path)
+        path.unlink()
+        optimizer = dict(kept.optimizer) | {"0.exp_avg": kept.optimizer["0.exp_avg"].double()}
+        save_checkpoint(Path(folder), replace(kept, optimizer=optimizer))
+    found = again(a, b)
+    assert found.begin == 0
+    assert (found.a.step, found.a.what) == (found.b.step, found.b.what) == (7, "optimizer state first.weight: exp_avg")
 
 
 def test_verify_checkpoints_alone_tell_which_run_is_wrong(go, one_ulp):

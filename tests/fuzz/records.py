@@ -16,6 +16,9 @@ from dettriton.environment import environment
 from dettriton.train._commitment import Commitment, root_of
 from dettriton.train.segments import read_index
 from dettriton.train.trace import float_bits, next_link
+from dettriton.zoo._card import _classes as classes_text
+from dettriton.zoo._class_report import read_report
+from dettriton.zoo._facts import gather
 from dettriton.zoo._matrix import Matrix
 from dettriton.zoo._signature_file import read_signature
 
@@ -28,6 +31,7 @@ def chain(folder: Path) -> tuple[Form, Callable]:
     tree = [{"step": step, "loss": float_bits(1 / (step + 1))} for step in range(4)]
     tree[3]["tensors"] = named
     tree[1] |= {"outputs": [["head", "c" * 64]], "gradients": [["b", "d" * 64]], "samples": named, "initial": named}
+    tree[2]["optimizer"] = named
 
     def write(changed: Any) -> bytes:
         lines, link = [], ORIGIN
@@ -104,9 +108,31 @@ def matrix(folder: Path) -> tuple[Form, Callable]:
     return Form((json_bytes(tree),), (tree,)), from_file(folder / "environments.json", Matrix)
 
 
+def class_report(folder: Path) -> tuple[Form, Callable]:
+    """What is read is printed in a card."""
+    facts = gather("med_cnn.digits")
+    rows = [{"name": "zero", "positives": 27, "auc": 0.99, "f1": 1}, {"name": "<one>|", "positives": 0, "auc": None}]
+    tree = {
+        "weights_digest": facts.entry.weights_digest,
+        "data": facts.info.name,
+        "split": "test",
+        **{key: facts.entry.test[key] for key in ("auc", "acc")},
+        **{"samples": 200, "f1": 0.97, "ece": 0.01},
+        "classes": [rows[0], rows[1] | {"f1": None}, rows[1] | {"f1": None, "positives": None}],
+    }
+
+    def read(path: Path) -> None:
+        text = classes_text(read_report(path, facts))
+        text.encode()
+        assert len({line.count("|") - line.count("\\|") for line in text.splitlines() if line.startswith("|")}) == 1
+
+    return Form((json_bytes(tree),), (tree,)), from_file(folder / "report.json", read)
+
+
 READERS = {
     "chain": Reader(chain, 100, 10_000),
     "index of segments": Reader(index, 80, 6_000),
     "signature": Reader(signature, 80, 8_000),
     "matrix": Reader(matrix, 40, 3_000),
+    "report of classes": Reader(class_report, 80, 6_000),
 }

@@ -1,17 +1,19 @@
 """Segment checkpoints: the same whatever stops and traces a run, and enough to go on from."""
 
+import itertools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from hashlib import sha256
 
 import pytest
 import tiny_training as tiny
 
 from dettriton.errors import InputError, IntegrityError
-from dettriton.train import _run, segments, train, trainer
+from dettriton.train import _commitment, _run, segments, train, trainer
 from dettriton.train._commitment import Commitment, choose
 from dettriton.train.segments import load_state, read_index, replay, state_path
 
@@ -134,6 +136,8 @@ def test_verify_another_state_or_a_damaged_one_is_refused(run):
         lambda state: state.optimizer.update({"99.exp_avg": state.optimizer["0.exp_avg"]}),
         lambda state: state.optimizer.update({"x.exp_avg": state.optimizer["0.exp_avg"]}),
         lambda state: state.optimizer.update({"0.exp_avg": state.optimizer["1.exp_avg"]}),
+        lambda state: state.optimizer.update({"0.exp_avg": state.optimizer["0.exp_avg"].double()}),
+        lambda state: state.model.update({"head.bias": state.model["head.bias"].double()}),
         lambda state: state.optimizer.pop("0.exp_avg"),
         lambda state: state.optimizer_scalars.pop("0.step"),
         lambda state: state.optimizer_scalars.update({"0.step": 10**15}),
@@ -188,14 +192,44 @@ def test_verify_choices_are_without_replacement_and_reach_everything(count):
     assert {i for n in range(40 * count) for i in choose(root, str(n), count, 1)} == set(range(count))
 
 
-def test_verify_choice_is_what_its_docstring_says():
-    from hashlib import sha256
+def spot_words(root, seed):
+    prefix = b"dettriton-spot-1" + bytes.fromhex(root) + sha256(seed.encode()).digest()
+    for i in range(1000):
+        yield int.from_bytes(sha256(prefix + i.to_bytes(8, "little")).digest()[:8], "big")
 
-    prefix = b"dettriton-spot-1" + bytes.fromhex("cd" * 32) + sha256("Würfel".encode()).digest()
-    words = [int.from_bytes(sha256(prefix + bytes([i, *[0] * 7])).digest()[:8], "big") for i in range(100)]
-    order = list(dict.fromkeys(word % 11 for word in words))
+
+def test_verify_choice_is_what_its_docstring_says():
+    order = list(dict.fromkeys(word % 11 for word in spot_words("cd" * 32, "Würfel")))
     assert choose("cd" * 32, "Würfel", 11, 4) == tuple(sorted(order[:4]))
     assert choose("ce" * 32, "Würfel", 11, 4) != choose("cd" * 32, "Würfel", 11, 4) != choose("cd" * 32, "x", 11, 4)
+
+
+@pytest.mark.parametrize("wanted", [1, 3])
+def test_verify_numbers_that_would_favour_a_segment_are_passed_over(wanted):
+    """With so many segments only one multiple of their count is below 2**64, and every other number is above it."""
+    count, passed_over = 2**63 + 1, 0
+    for seed in map(str, range(40)):
+        words = list(itertools.islice(spot_words("ef" * 32, seed), 100))
+        passed_over += words[0] >= count
+        kept = [word for word in words if word < count]
+        assert choose("ef" * 32, seed, count, wanted) == tuple(sorted(kept[:wanted]))
+    assert 5 < passed_over < 35, "else the branch was not taken, or always"
+
+
+def test_verify_the_least_number_that_is_passed_over(monkeypatch):
+    """The hash is replaced by one that counts through given numbers: 2**64 - 1 is the largest multiple of 5 in 64 bits."""
+    numbers = iter([2**64 - 1, 2**64 - 2])
+
+    class Planted:
+        def __init__(self, text):
+            self._text = text
+
+        def digest(self):
+            return bytes(32) if self._text == b"seed" else next(numbers).to_bytes(8, "big") + bytes(24)
+
+    monkeypatch.setattr(_commitment.hashlib, "sha256", Planted)
+    assert choose("ab" * 32, "seed", 5, 1) == ((2**64 - 2) % 5,)
+    assert next(numbers, None) is None
 
 
 def test_corroborate_choices_favour_no_segment():

@@ -48,7 +48,8 @@ def test_verify_lines_are_those_of_the_trace_with_details_added(made):
     plain = read_trace(made / "step/trace.jsonl")
     for level, added in (("gradients", {"samples", "gradients"}), ("activations", {"samples", "gradients", "outputs"})):
         for step, (x, y) in enumerate(zip(plain, read_trace(made / level / FILE), strict=True)):
-            assert y.keys() - x.keys() - {"tensors"} == added | ({"initial"} if step == 0 else set())
+            assert y.keys() - x.keys() - {"tensors", "optimizer"} == added | ({"initial"} if step == 0 else set())
+            assert "optimizer" in y and "optimizer" not in x
             assert y.items() >= x.items() and "tensors" in y
 
 
@@ -72,6 +73,12 @@ def test_verify_digests_are_those_of_the_step(made, monkeypatch):
         batch = {"order": seen.chosen, "inputs": seen.inputs, "labels": seen.labels}
         assert record["samples"] == {name: tensor_digest("", t) for name, t in batch.items()}
         assert record["tensors"] == run.tensor_digests()
+        states = [(name, run.optimizer.state[p]) for name, p in run.model.named_parameters()]
+        kept = {f"{name}: {key}": value for name, state in states for key, value in state.items()}
+        count = torch.tensor(step + 1, dtype=torch.float64)
+        expected = {name: count if name.endswith(": step") else value for name, value in kept.items()}
+        assert len(expected) == 3 * len(states)
+        assert record["optimizer"] == {name: tensor_digest(name, value) for name, value in expected.items()}
 
 
 def test_verify_interval(go, tmp_path):
@@ -79,6 +86,7 @@ def test_verify_interval(go, tmp_path):
     records = read_trace(tmp_path / "run" / FILE)
     assert [r["step"] for r in records if "gradients" in r] == [0, 5, 10]
     assert [r["step"] for r in records if "tensors" in r] == [0, 3, 5, 7, 10, 11]
+    assert all(("optimizer" in r) == ("tensors" in r) for r in records)
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])

@@ -119,7 +119,10 @@ def test_verify_card_command_prints_the_report(report):
         ({"data": "other"}, "'other'"),
         ({"auc": 0.1}, "its auc is 0.1"),
         ({"samples": "many"}, "'many' is not a count"),
-        ({"f1": float("nan")}, "nan is not a figure"),
+        ({"f1": float("nan")}, "NaN is not a number"),
+        ({"f1": 1.5}, "1.5 is not a figure"),
+        ({"classes": [{"name": "\ud800", "positives": 1, "auc": 1, "f1": 1}]}, "which is not a text"),
+        ({"classes": [{"name": 7, "positives": 1, "auc": 1, "f1": 1}]}, "the name 7, which is not a text"),
         ({"classes": [{"name": "a"}]}, "'positives'"),
         ({"classes": 3}, "not iterable"),
     ],
@@ -130,6 +133,13 @@ def test_verify_other_reports_are_refused(report, change, told):
     with pytest.raises(InputError, match=re.escape(told)) as caught:
         read_report(path, gather(NAME))
     assert f"dettriton evaluate {NAME} --json" in str(caught.value)
+
+
+def test_verify_a_report_that_says_a_thing_twice_is_refused(report):
+    path, found = report
+    path.write_text(json.dumps(found).replace("{", '{"f1": 0.5, ', 1))
+    with pytest.raises(InputError, match="the key 'f1' occurs twice"):
+        read_report(path, gather(NAME))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff", b"[1]", b"[" * 100_000])

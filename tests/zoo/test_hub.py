@@ -260,6 +260,15 @@ def test_verify_interrupted_fetching_leaves_nothing(published, tmp_path, monkeyp
     require_nothing_left(tmp_path)
 
 
+def test_verify_what_a_killed_fetch_left_is_removed(published, tmp_path, caplog):
+    left = tmp_path / f".out.{'0' * 16}.partial"
+    (left / ".cache").mkdir(parents=True)
+    (left / WEIGHTS).write_text("a part")
+    assert pull(published, tmp_path / "out").released_here
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "out"]
+    assert [m for m in caplog.messages if m.startswith("removed what killed processes had left beside")]
+
+
 def test_verify_signatures_are_published_and_verified(server, tmp_path):
     pytest.importorskip("model_signing")
     from made_keys import write_pair

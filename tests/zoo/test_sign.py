@@ -1,9 +1,11 @@
 """Signatures: what verifies, and everything that must not."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,16 +16,18 @@ pytest.importorskip("OpenSSL")
 
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from model_signing import hashing, signing, verifying
 
 from dettriton import zoo
 from dettriton.cli import main
 from dettriton.digest import file_sha256
 from dettriton.errors import InputError
-from dettriton.zoo import _bundle, _manifest
+from dettriton.zoo import _bundle, _keys, _manifest, _sign
 from dettriton.zoo._bundle import CARD, FILES, GOLDEN, MANIFEST, RECIPE, SIGNATURE, WEIGHTS
 
 NAME = "med_cnn.digits"
+PASSWORD = "a Würfel's secret".encode()
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +222,86 @@ def test_verify_keys_that_do_not_serve(made, folder, tmp_path):
     for name, told in public.items():
         with pytest.raises(InputError, match=told):
             zoo.verify_signature(folder, public_key=tmp_path / name)
+
+
+@pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL], ids=["pkcs8", "openssl"])
+def test_verify_a_protected_key_signs_with_its_password(made, folder, tmp_path, form):
+    key = ec.generate_private_key(ec.SECP384R1())
+    locked = write_pair(tmp_path, "locked", key, PASSWORD, form)
+    (folder / SIGNATURE).unlink()
+    (folder / SIGNATURE).write_bytes(_sign.sign_folder(folder, locked, password=PASSWORD))
+    signed = zoo.verify_signature(folder, public_key=locked.with_suffix(".pub"))
+    assert signed.signer == f"the key with SHA-256 {file_sha256(locked.with_suffix('.pub'))}"
+    with pytest.raises(zoo.SignatureError, match="another key"):
+        zoo.verify_signature(folder, public_key=made / "key.pub")
+
+
+def test_verify_a_protected_key_signs_by_certificate(tmp_path):
+    root = Authority("root")
+    key, signer = Authority("The Signer", root, authority=False).write(tmp_path, "signer", PASSWORD)
+    _, trusted = root.write(tmp_path, "root")
+    zoo.sign(NAME, tmp_path / "out", key, [signer], password=PASSWORD)
+    signed = zoo.verify_signature(tmp_path / "out" / NAME, certificates=[trusted])
+    assert signed.signer == "CN=The Signer (certificate from CN=root)"
+
+
+def test_verify_a_protected_key_is_on_no_disk_without_its_password(folder, tmp_path, monkeypatch):
+    """Nothing that is written while it signs, nor what is told of a wrong password, holds the key or the password."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    locked = write_pair(tmp_path, "locked", key, PASSWORD)
+    written, whole = [], Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda path, content: written.append(content) or whole(path, content))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    kept = []
+    whole_sign = signing.Config.sign
+
+    def sign(config, *arguments):
+        kept.extend(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+        return whole_sign(config, *arguments)
+
+    monkeypatch.setattr(signing.Config, "sign", sign)
+    (folder / SIGNATURE).unlink()
+    before = set(os.listdir("/dev/fd"))
+    _sign.sign_folder(folder, locked, password=PASSWORD)
+    assert set(os.listdir("/dev/fd")) <= before, "the pipe is closed"
+    secret = key.private_numbers().private_value.to_bytes(32, "big")
+    body = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).splitlines()[1]
+    assert len(kept) > len(FILES)
+    assert not [found for found in (*kept, *written) if secret in found or body in found or PASSWORD in found]
+
+
+@pytest.mark.parametrize("wrong", [b"guessed", PASSWORD + b"\n", PASSWORD[:-1], b"\xff\0" * 2000])
+def test_verify_wrong_passwords_are_told_and_not_repeated(tmp_path, wrong):
+    locked = write_pair(tmp_path, "locked", password=PASSWORD)
+    with pytest.raises(InputError, match="the password does not open the key in ") as raised:
+        zoo.sign(NAME, tmp_path / "out", locked, password=wrong)
+    assert wrong.decode(errors="replace") not in str(raised.value)
+    assert raised.value.__cause__ is None and raised.value.__suppress_context__
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_verify_passwords_that_protect_nothing(made, tmp_path):
+    with pytest.raises(InputError, match="is not protected by a password; leave out"):
+        zoo.sign(NAME, tmp_path, made / "key.pem", password=b"x")
+    for missing in (None, b""):
+        with pytest.raises(InputError, match="--password-file"):
+            zoo.sign(NAME, tmp_path, write_pair(tmp_path, "locked", password=PASSWORD), password=missing)
+    with pytest.raises(InputError, match="not a private key"):
+        zoo.sign(NAME, tmp_path, made / "key.pub", password=b"x")
+
+
+@pytest.mark.parametrize("content", [b"se cret", b"se cret\n", b"se cret\r\n", b"se cret\nmore\n"])
+def test_verify_password_files_hold_it_in_their_first_line(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    assert _keys.read_password(tmp_path / "file") == b"se cret"
+
+
+@pytest.mark.parametrize(("content", "told"), [(b"", "is empty"), (b"\nx", "is empty"), (None, "cannot read")])
+def test_verify_password_files_without_one_are_told(tmp_path, content, told):
+    if content is not None:
+        (tmp_path / "file").write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        _keys.read_password(tmp_path / "file")
 
 
 def test_verify_certificates(made, folder, tmp_path):

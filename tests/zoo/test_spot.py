@@ -171,6 +171,19 @@ def test_verify_a_changed_state_with_a_consistent_index_breaks_the_root(root):
     assert not check.matches and "does not hold the state that was committed to" in check.problem
 
 
+def test_verify_a_committed_state_of_another_form_is_refused(root):
+    """Every digest is right; torch would take the doubles and go on to other bits."""
+    folder, name = root / f"zoo/weights/{NAME}.segments", "optimizer.0.exp_avg"
+    leaf = rewrite(folder, 4, lambda tensors: tensors.update({name: tensors[name].double()}))
+    _manifest.write_manifest({NAME: replace(zoo.entry(NAME), segments=reindex(folder, 1, leaf))})
+    told = "the optimizer's 0.exp_avg is float64 of shape [8, 16] and has to be float32"
+    assert told in zoo.check(NAME).problem
+    assert f"the state after 4 steps does not fit the recipe's model and optimizer: {told}" in only(2).checks[0].problem
+    shutil.copytree(folder, root / "run/segments", dirs_exist_ok=True)
+    with pytest.raises(zoo.DamagedReleaseError, match=r"0\.exp_avg is float64"):
+        zoo.release(root / f"{NAME}.toml", root / "run")
+
+
 def test_verify_a_changed_state_alone_is_found(root):
     rewrite(root / f"zoo/weights/{NAME}.segments", 4, lambda tensors: one_ulp(tensors["model.head.weight"]))
     assert "does not hold the state" in zoo.check(NAME).problem
