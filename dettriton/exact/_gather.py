@@ -67,14 +67,16 @@ class Gather:
         for part in parts:
             (d, rd), (h, rh), (w, rw) = part
             terms.append(((residues.index((rd, rh, rw)) * size[0] + d) * size[1] + h) * size[2] + w)
-        return ShiftedMaps(size, np.array(phases, np.int64).reshape(-1), tuple(terms))
+        (_, height, width), (outs_d, outs_h, outs_w) = size, self.out_size
+        run = ((outs_d - 1) * height + outs_h - 1) * width + outs_w if min(self.out_size) else 0
+        elements = len(phases) * math.prod(size)
+        return ShiftedMaps(size, np.array(phases, np.int64).reshape(-1), tuple(terms), run, elements)
 
     def shifted_terms(self, groups: int) -> tuple[np.ndarray, np.ndarray]:
         """Where the terms of a group of channels start in its maps, filled up to a multiple of four; and the geometry."""
         if groups not in self._shifted_terms:
             maps, channels = self.shifted, self.channels // groups
-            room = maps.phases.size // 5 * math.prod(maps.size)
-            terms = [c * room + term for c in range(channels) for term in maps.terms]
+            terms = [c * maps.elements + term for c in range(channels) for term in maps.terms]
             terms += [0] * (-len(terms) % 4)
             geometry = channels, *self.size, *self.stride, *maps.size
             self._shifted_terms[groups] = np.array(terms, np.int64), np.array(geometry, np.int64)
@@ -124,11 +126,15 @@ class ShiftedMaps:
         size: of each map.
         phases: what :func:`dettriton.exact._conv_loops.direct` takes.
         terms: where in the maps each tap's shifted map starts.
+        run: elements from the first output to the last, where outputs lie as in a map.
+        elements: of all maps.
     """
 
     size: Size
     phases: np.ndarray
     terms: tuple[int, ...]
+    run: int
+    elements: int
 
 
 @dataclass(frozen=True)

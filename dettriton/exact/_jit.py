@@ -4,13 +4,14 @@ What is compiled here computes what plain torch operations compute, in fewer pas
 numba, or with ``DETTRITON_NUMBA=0``, the torch operations run, with the same bits.
 
 No fast-math flag is set, so the compiler neither reorders additions nor fuses multiplications into them, and binary32
-stays binary32 where a function says so: a Python number in an expression would widen it to binary64.
+stays binary32 where a function says so: a Python number in an expression would widen it to binary64. Loops that add
+products of integers below 2**53 are the exception (:func:`jit_of_integers`): nothing there is ever rounded.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, update_wrapper
 from importlib.util import find_spec
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 SWITCH = "DETTRITON_NUMBA"
 
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": False}
+_INTEGER_OPTIONS = {**_OPTIONS, "fastmath": {"contract", "reassoc", "nsz"}}
 
 
 @cache
@@ -33,8 +35,9 @@ class Jitted:
     when the source or the processor changes. Where there is no place for it, it is kept in memory.
     """
 
-    def __init__(self, fn: Callable[..., Any]):
+    def __init__(self, fn: Callable[..., Any], options: Mapping[str, Any] = _OPTIONS):
         self.fn = fn
+        self.options = options
         update_wrapper(self, fn)
 
     def __call__(self, *arguments: Any) -> Any:
@@ -43,7 +46,7 @@ class Jitted:
     @property
     def dispatcher(self) -> Callable[..., Any]:
         """What numba makes of the function."""
-        return _dispatcher(self.fn)
+        return _dispatcher(self)
 
 
 def jit(fn: Callable[..., Any]) -> Jitted:
@@ -51,9 +54,19 @@ def jit(fn: Callable[..., Any]) -> Jitted:
     return Jitted(fn)
 
 
+def jit_of_integers(fn: Callable[..., Any]) -> Jitted:
+    """The same for sums of products that are integers below 2**53 in binary64, exact in any order and fused or not.
+
+    Everything in the function has to be such an integer: zeros have no sign in it, and no number is rounded.
+    """
+    return Jitted(fn, _INTEGER_OPTIONS)
+
+
 @cache
-def _dispatcher(fn: Callable[..., Any]) -> Callable[..., Any]:
+def _dispatcher(jitted: Jitted) -> Callable[..., Any]:
     import numba
+
+    fn = jitted.fn
 
     for name, value in fn.__globals__.items():
         if isinstance(value, Jitted) and name in fn.__code__.co_names:
@@ -62,6 +75,6 @@ def _dispatcher(fn: Callable[..., Any]) -> Callable[..., Any]:
                 raise TypeError(f"{fn.__name__} calls {name} of another file, whose changes its cache would not see")
             fn.__globals__[name] = value.dispatcher
     try:
-        return numba.njit(fn, cache=True, **_OPTIONS)
+        return numba.njit(fn, cache=True, **jitted.options)
     except RuntimeError:
-        return numba.njit(fn, **_OPTIONS)
+        return numba.njit(fn, **jitted.options)

@@ -15,18 +15,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from dettriton.exact._conv_loops import direct, gather_columns, gather_runs, round_maps
+from dettriton.exact._conv_loops import gather_columns, gather_runs, round_maps
 from dettriton.exact._gather import Block, Gather, forward_gather, input_grad_phases
 from dettriton.exact._grid_loops import grid_scales, quantize_grids, round_matrices
-from dettriton.exact._loops import flat, spread
+from dettriton.exact._loops import flat, shares, spread
+from dettriton.exact._map_loops import direct, direct_weight_grad
 from dettriton.exact.compiled_dot import NO_BIAS, scratch
 from dettriton.exact.convolution import Geometry, Size
 from dettriton.exact.dot import exact_terms, integer_bmm, slices
 
 _BLOCK_ELEMENTS = 1 << 18
 """Of a block's columns, for each thread."""
-_MOST_DIRECT_OUTPUTS = 24
-_LEAST_DIRECT_WIDTH = 8
+_LEAST_DIRECT_RUN = 48
+_MOST_DIRECT_MAPS = 1 << 16
+"""Elements of a sample's padded maps, which are read for every output: beyond the cache, columns are quicker."""
 
 
 @lru_cache(maxsize=512)
@@ -81,8 +83,7 @@ class _Operand:
         """The gathered columns times grid integers ``(groups, rows, terms)``, rounded and put where ``into`` says."""
         terms = matrix.shape[2]
         fits = terms <= exact_terms(self.bits)
-        direct = fits and matrix.shape[1] <= _MOST_DIRECT_OUTPUTS and gather.out_size[2] >= _LEAST_DIRECT_WIDTH
-        (self._directly if direct else self._by_columns)(matrix, gather, into)
+        (self._directly if fits and adds_maps(gather, self.groups) else self._by_columns)(matrix, gather, into)
 
     def _directly(self, matrix: torch.Tensor, gather: Gather, into: _Result) -> None:
         terms, geometry = gather.shifted_terms(self.groups)
@@ -113,6 +114,13 @@ class _Operand:
                 total = integer_bmm(matrix, cols, self.bits).to(torch.float32).to(torch.float64)
             rounded = flat(total), self.unit, into.unit, into.bias, into.placing, block.first, block.last
             _spread_channels(round_maps, rounded, outputs, block.positions, into.y)
+
+
+def adds_maps(gather: Gather, groups: int) -> bool:
+    """Whether shifted maps are added up: runs are long and hold little that is thrown away, and the maps fit a cache."""
+    maps, positions = gather.shifted, math.prod(gather.out_size)
+    elements = gather.channels // groups * maps.elements
+    return maps.run >= _LEAST_DIRECT_RUN and 2 * positions >= maps.run and elements <= _MOST_DIRECT_MAPS
 
 
 def block_elements() -> int:
@@ -163,9 +171,49 @@ def conv_input_grad(grad: torch.Tensor, weight: torch.Tensor, g: Geometry, bits:
 def conv_weight_grad(grad: torch.Tensor, x: torch.Tensor, g: Geometry, bits: int) -> torch.Tensor:
     """The gradient of a convolution to its weight."""
     grad, x = grad.contiguous(), x.contiguous()
-    grad_scale, grad_unit = _scales(grad, 1, bits)
-    x_scale, x_unit = _scales(x, 1, bits)
+    scales, units = zip(_scales(grad, 1, bits), _scales(x, 1, bits), strict=True)
     gather = forward_gather(g)
+    totals = _weight_grad_directly if adds_maps(gather, g.groups) else _weight_grad_by_columns
+    total = totals(grad, x, *scales, gather, g, bits)
+    rounded = torch.empty(g.out_channels, g.group_in, *g.kernel)
+    columns = np.repeat(units[1], g.taps)
+    round_matrices(flat(total), units[0], columns, g.groups, g.group_out, g.terms_forward, NO_BIAS, flat(rounded))
+    return rounded
+
+
+def _weight_grad_directly(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    grad_scale: np.ndarray,
+    x_scale: np.ndarray,
+    gather: Gather,
+    g: Geometry,
+    bits: int,
+) -> torch.Tensor:
+    terms, geometry = gather.shifted_terms(g.groups)
+    given = flat(grad), flat(x), grad_scale, x_scale, geometry, gather.shifted.phases, terms
+    rest = np.array(g.out_size, np.int64), g.groups, exact_terms(bits)
+    parts = shares(g.batch, g.terms_weight_grad * g.out_channels * g.terms_forward)
+    found = np.zeros((len(parts), g.out_channels, terms.size), np.int64)
+
+    def of_parts(first: int, last: int) -> None:
+        for i in range(first, last):
+            direct_weight_grad(*given, *rest, np.array(parts[i], np.int64), found[i].reshape(-1))
+
+    spread(of_parts, len(parts), math.inf)
+    total = torch.from_numpy(found.sum(0)[:, : g.terms_forward])
+    return total.to(torch.float32).to(torch.float64)
+
+
+def _weight_grad_by_columns(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    grad_scale: np.ndarray,
+    x_scale: np.ndarray,
+    gather: Gather,
+    g: Geometry,
+    bits: int,
+) -> torch.Tensor:
     running = torch.zeros(g.groups, g.group_out, g.terms_forward, dtype=torch.float64)
     total, room, step = None, exact_terms(bits), exact_terms(bits)
     from_x, from_grad = flat(x), flat(grad)
@@ -183,9 +231,6 @@ def conv_weight_grad(grad: torch.Tensor, x: torch.Tensor, g: Geometry, bits: int
                 room = step
             room -= count
             running.baddbmm_(part[:, :, positions], cols[:, :, positions].transpose(1, 2))
-    if total is not None:
-        running = (total + running.to(torch.int64)).to(torch.float32).to(torch.float64)
-    rounded = torch.empty(g.out_channels, g.group_in, *g.kernel)
-    units = np.repeat(x_unit, g.taps)
-    round_matrices(flat(running), grad_unit, units, g.groups, g.group_out, g.terms_forward, NO_BIAS, flat(rounded))
-    return rounded
+    if total is None:
+        return running
+    return (total + running.to(torch.int64)).to(torch.float32).to(torch.float64)

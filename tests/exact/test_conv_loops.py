@@ -6,14 +6,14 @@ import pytest
 import torch
 from bits import hard_vectors, non_finite_vectors, same_bits
 
-from dettriton.exact import _conv_loops, _grid_loops, _jit, _loops, compiled_conv
+from dettriton.exact import _conv_loops, _grid_loops, _jit, _loops, _map_loops, compiled_conv
 from dettriton.exact.convolution import Geometry
 
 conv = importlib.import_module("dettriton.ops.conv")
 needs_numba = pytest.mark.skipif(not _jit.compiles(), reason="numba is not installed, or switched off")
 pytestmark = needs_numba
 
-WAYS = {"columns": (0, 0), "shifted maps": (1 << 30, 0)}
+WAYS = {"columns": False, "shifted maps": True}
 
 GEOMETRIES = [
     Geometry(2, 4, 6, 2, (3, 5, 6), (2, 3, 3), (2, 2, 1), (1, 1, 2), (1, 1, 2)),
@@ -64,9 +64,7 @@ def by_torch_and_by_loops(monkeypatch, x, weight, grad, g, precision="high", way
     monkeypatch.setattr(conv, "compiles", lambda: False)
     expected = results(x, weight, grad, g, precision)
     monkeypatch.setattr(conv, "compiles", lambda: True)
-    outputs, width = WAYS[way]
-    monkeypatch.setattr(compiled_conv, "_MOST_DIRECT_OUTPUTS", outputs)
-    monkeypatch.setattr(compiled_conv, "_LEAST_DIRECT_WIDTH", width)
+    monkeypatch.setattr(compiled_conv, "adds_maps", lambda *_: WAYS[way])
     return expected, results(x, weight, grad, g, precision)
 
 
@@ -128,7 +126,7 @@ def test_verify_bias_is_added_as_the_epilogue_adds_it(way, monkeypatch):
         monkeypatch.setattr(conv, "compiles", lambda: False)
         expected = conv.conv_finished_torch(x, weight, g, "high", conv.Epilogue(bias))[0]
         monkeypatch.setattr(conv, "compiles", lambda: True)
-        monkeypatch.setattr(compiled_conv, "_MOST_DIRECT_OUTPUTS", WAYS[way][0])
+        monkeypatch.setattr(compiled_conv, "adds_maps", lambda *_: WAYS[way])
         assert same_bits(expected, conv.conv_finished_torch(x, weight, g, "high", conv.Epilogue(bias))[0])
 
 
@@ -146,15 +144,29 @@ def test_the_comparison_sees_one_wrong_grid(broken, monkeypatch):
     assert not agree(by_torch_and_by_loops(monkeypatch, *operands(g), g))
 
 
-def test_no_multiplication_is_fused_into_an_addition(tmp_path, monkeypatch):
+def test_no_multiplication_is_fused_into_an_addition():
     import numba
 
-    for loops, name in ((_conv_loops, "round_maps"), (_grid_loops, "round_matrices")):
-        round_loop = numba.njit(getattr(loops, name).fn, **_jit._OPTIONS)
-        f32, f64, i64 = (numba.types.Array(t, 1, "C") for t in (numba.float32, numba.float64, numba.int64))
-        number = numba.int64
-        maps = (f64, f64, f64, f32, i64, i64, i64, number, number, f32)
-        matrices = (f64, f64, f64, number, number, number, f32, f32)
-        round_loop.compile(maps if name == "round_maps" else matrices)
-        (assembly,) = round_loop.inspect_asm().values()
+    f32, f64, i64 = (numba.types.Array(t, 1, "C") for t in (numba.float32, numba.float64, numba.int64))
+    number = numba.int64
+    rounding = {
+        _conv_loops.round_maps: (f64, f64, f64, f32, i64, i64, i64, number, number, f32),
+        _map_loops._round_map: (f64, numba.float64, f32, i64, number, number, i64, number, f32),
+        _grid_loops.round_matrices: (f64, f64, f64, number, number, number, f32, f32),
+    }
+    for loop, signature in rounding.items():
+        assert loop.dispatcher and loop.options["fastmath"] is False  # what it calls is compiled, too
+        compiled = numba.njit(loop.fn, **loop.options)
+        compiled.compile(signature)
+        (assembly,) = compiled.inspect_asm().values()
         assert re.search(r"cvtsd2ss|cvtpd2ps|fcvt", assembly) and not re.search(r"\bv?fn?madd|\bfmla|\bfmadd", assembly)
+
+
+def test_only_sums_of_integers_may_be_reordered():
+    free = {
+        f"{module.__name__.rsplit('.', 1)[1]}.{name}"
+        for module in (_conv_loops, _map_loops, _grid_loops)
+        for name, loop in vars(module).items()
+        if isinstance(loop, _jit.Jitted) and loop.options["fastmath"]
+    }
+    assert free == {"_map_loops._add_terms", "_map_loops._add_terms_twice", "_map_loops._add_dots"}

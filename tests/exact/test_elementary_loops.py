@@ -98,6 +98,7 @@ def test_no_loop_holds_a_fused_instruction():
     for name, loop in vars(_elementary_loops).items():
         if not isinstance(loop, _jit.Jitted) or name.startswith("_"):
             continue
+        assert loop.dispatcher  # what it calls is compiled, too
         arrays = loop.fn.__code__.co_argcount - (3 if name == "softmax_rows" else 2)
         fresh = numba.njit(**_jit._OPTIONS)(loop.fn)
         fresh.compile((f32,) * arrays + (numba.int64,) * (loop.fn.__code__.co_argcount - arrays))
