@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from functools import cache, update_wrapper
+from functools import cache, cached_property, update_wrapper
 from importlib.util import find_spec
 from typing import Any
 
@@ -43,10 +43,10 @@ class Jitted:
     def __call__(self, *arguments: Any) -> Any:
         return self.dispatcher(*arguments)
 
-    @property
+    @cached_property
     def dispatcher(self) -> Callable[..., Any]:
         """What numba makes of the function."""
-        return _dispatcher(self)
+        return _compiled(self.fn, self.options)
 
 
 def jit(fn: Callable[..., Any]) -> Jitted:
@@ -62,11 +62,8 @@ def jit_of_integers(fn: Callable[..., Any]) -> Jitted:
     return Jitted(fn, _INTEGER_OPTIONS)
 
 
-@cache
-def _dispatcher(jitted: Jitted) -> Callable[..., Any]:
+def _compiled(fn: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
     import numba
-
-    fn = jitted.fn
 
     for name, value in fn.__globals__.items():
         if isinstance(value, Jitted) and name in fn.__code__.co_names:
@@ -75,6 +72,6 @@ def _dispatcher(jitted: Jitted) -> Callable[..., Any]:
                 raise TypeError(f"{fn.__name__} calls {name} of another file, whose changes its cache would not see")
             fn.__globals__[name] = value.dispatcher
     try:
-        return numba.njit(fn, cache=True, **jitted.options)
+        return numba.njit(fn, cache=True, **options)
     except RuntimeError:
-        return numba.njit(fn, **jitted.options)
+        return numba.njit(fn, **options)

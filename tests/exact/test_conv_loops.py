@@ -144,6 +144,11 @@ def test_the_comparison_sees_one_wrong_grid(broken, monkeypatch):
     assert not agree(by_torch_and_by_loops(monkeypatch, *operands(g), g))
 
 
+def source_and_options(loop):
+    """Of a loop; what other loops call has become what numba made of it."""
+    return (loop.fn, loop.options) if isinstance(loop, _jit.Jitted) else (loop.py_func, loop.targetoptions)
+
+
 def test_no_multiplication_is_fused_into_an_addition():
     import numba
 
@@ -154,19 +159,21 @@ def test_no_multiplication_is_fused_into_an_addition():
         _map_loops._round_map: (f64, numba.float64, f32, i64, number, number, i64, number, f32),
         _grid_loops.round_matrices: (f64, f64, f64, number, number, number, f32, f32),
     }
+    assert _grid_loops.round_matrices.dispatcher  # what it calls is compiled, too
     for loop, signature in rounding.items():
-        assert loop.dispatcher and loop.options["fastmath"] is False  # what it calls is compiled, too
-        compiled = numba.njit(loop.fn, **loop.options)
+        function, options = source_and_options(loop)
+        assert options["fastmath"] is False
+        compiled = numba.njit(function, **_jit._OPTIONS)
         compiled.compile(signature)
         (assembly,) = compiled.inspect_asm().values()
         assert re.search(r"cvtsd2ss|cvtpd2ps|fcvt", assembly) and not re.search(r"\bv?fn?madd|\bfmla|\bfmadd", assembly)
 
 
 def test_only_sums_of_integers_may_be_reordered():
-    free = {
-        f"{module.__name__.rsplit('.', 1)[1]}.{name}"
-        for module in (_conv_loops, _map_loops, _grid_loops)
-        for name, loop in vars(module).items()
-        if isinstance(loop, _jit.Jitted) and loop.options["fastmath"]
+    loops = {
+        n: f for m in (_conv_loops, _map_loops, _grid_loops) for n, f in vars(m).items() if hasattr(f, "__wrapped__")
     }
-    assert free == {"_map_loops._add_terms", "_map_loops._add_terms_twice", "_map_loops._add_dots"}
+    loops |= {n: f for n, f in vars(_map_loops).items() if hasattr(f, "py_func")}
+    assert "direct" in loops
+    free = {name for name, loop in loops.items() if source_and_options(loop)[1]["fastmath"]}
+    assert free == {"_add_terms", "_add_terms_twice", "_add_dots"}
