@@ -147,13 +147,26 @@ def _accumulate_compiled(x: torch.Tensor, dims: tuple[int, ...]) -> Accumulator:
     return _of_terms(x.view(sizes)).view(shape)
 
 
+def _sum_compiled(x: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:
+    from dettriton.exact.compiled_window import accumulated, rounded
+
+    shape = torch.Size([1 if d in dims else s for d, s in enumerate(x.shape)])
+    x, sizes = outer_kept_inner(x, dims)
+    terms = x.view(sizes)
+    return _of_terms(terms).round().view(shape) if _few_but_long(terms) else rounded(accumulated(terms), shape)
+
+
+def _few_but_long(terms: torch.Tensor) -> bool:
+    return terms.numel() > SHARED_ELEMENTS and terms.shape[1] < torch.get_num_threads()
+
+
 def _of_terms(terms: torch.Tensor) -> Accumulator:
     """The accumulators of a contiguous (outer, kept, inner) tensor; few but long sums are shared out among threads."""
     from dettriton.exact.compiled_window import accumulated
 
-    threads = torch.get_num_threads()
-    if terms.numel() <= SHARED_ELEMENTS or terms.shape[1] >= threads:
+    if not _few_but_long(terms):
         return Accumulator(*map(torch.from_numpy, accumulated(terms)))
+    threads = torch.get_num_threads()
     longest = 0 if terms.shape[0] > 1 else 2
     parts = terms.split(-(-terms.shape[longest] // threads), longest)
     found: list[Any] = [None] * len(parts)
@@ -195,8 +208,8 @@ def windowed_sum(x: torch.Tensor, dims: tuple[int, ...] | None = None, keepdim: 
     Equal to ``accumulate(x, dims).round()``, by a single integer sum where the terms' common grid leaves room for it.
     """
     dims = _canonical_dims(x, dims)
-    if compiles():
-        total = accumulate(x, dims).round()
+    if compiles() and x.numel():
+        total = _sum_compiled(x, dims)
     elif x.numel() and dims:
         largest = _largest(x, dims)
         total = _sum_on_one_grid(x, dims, largest)
