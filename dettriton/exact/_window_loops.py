@@ -149,6 +149,42 @@ def round_all(window, hi, lo, finite, total):
 
 
 @jit
+def index_sums(terms, index, columns, first, last, y):
+    """``y[t] = S(y[t], terms[n] for all n whose index is t)`` for the columns ``first`` to ``last`` of (n, columns)."""
+    width = last - first
+    count = y.size // columns * width
+    tops, grids = np.zeros(count, np.uint32), np.empty(count)
+    window, hi, lo = np.empty(count, np.int64), np.zeros(count, np.int64), np.zeros(count, np.int64)
+    for at in range(0, count, width):
+        start = at // width * columns
+        _widen_tops(y[start + first : start + last], tops[at : at + width])
+    bits = terms.view(np.uint32)
+    for n in range(index.size):
+        at = index[n] * width
+        if width == 1:
+            tops[at] = max(tops[at], bits[n * columns + first] & _MAGNITUDE)
+        else:
+            _widen_tops(terms[n * columns + first : n * columns + last], tops[at : at + width])
+    for k in range(count):
+        window[k] = _window(tops[k] if tops[k] < NOT_FINITE else np.uint32(0))
+        grids[k] = _to_grid(window[k])
+    for at in range(0, count, width):
+        start, end = at // width * columns, at + width
+        _add_row(y[start + first : start + last], grids[at:end], hi[at:end], lo[at:end])
+    for n in range(index.size):
+        at, end = index[n] * width, (index[n] + 1) * width
+        if width == 1:
+            h, low = _halves(terms[n * columns + first], grids[at])
+            hi[at] += h - _INTEGER_BITS
+            lo[at] += low - _INTEGER_BITS
+            continue
+        _add_row(terms[n * columns + first : n * columns + last], grids[at:end], hi[at:end], lo[at:end])
+    for k in range(count):
+        place = k // width * columns + first + k % width
+        y[place] = _rounded(window[k], hi[k], lo[k]) if tops[k] < NOT_FINITE else _NAN
+
+
+@jit
 def _extremes(run):
     """The smallest and the largest term as integers of the same order; NaNs lie beyond the infinities."""
     bits = run.view(np.int32)

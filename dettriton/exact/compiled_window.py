@@ -6,7 +6,14 @@ import numpy as np
 import torch
 
 from dettriton.exact._loops import flat, spread
-from dettriton.exact._window_loops import accumulate_columns, accumulate_runs, gradient_sums, round_all, statistics
+from dettriton.exact._window_loops import (
+    accumulate_columns,
+    accumulate_runs,
+    gradient_sums,
+    index_sums,
+    round_all,
+    statistics,
+)
 
 Fields = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Of one accumulator for each kept index: window, hi, lo, finite."""
@@ -31,6 +38,15 @@ def rounded(fields: Fields, shape: torch.Size) -> torch.Tensor:
     total = torch.empty(shape)
     round_all(*fields, flat(total))
     return total
+
+
+def sums_by_index(terms: torch.Tensor, index: torch.Tensor, size: int, initial: torch.Tensor | None) -> torch.Tensor:
+    """The exact sums of rows with the same index in [0, size), and of the initial row, if there is one: (size, columns)."""
+    y = torch.zeros(size, terms.shape[1]) if initial is None else initial.clone(memory_format=torch.contiguous_format)
+    columns = terms.shape[1]
+    x, targets, sums = flat(terms), flat(index), flat(y)
+    spread(lambda first, last: index_sums(x, targets, columns, first, last, sums), columns, terms.numel())
+    return y
 
 
 def mean_and_squares(terms: torch.Tensor, centre: bool = True) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,6 +15,7 @@ import torch
 
 from dettriton.engine import engine_for
 from dettriton.errors import InputError
+from dettriton.exact._jit import compiles
 from dettriton.exact.ieee import canonical_nan, power_of_two
 from dettriton.exact.window import WINDOW_BITS, round_window_pair, top_exponent, window_of
 from dettriton.ops._device import magnitude_bits, round_windows, window_of_bits, window_terms
@@ -173,6 +174,10 @@ def _targets_with_terms(index: torch.Tensor, size: int) -> tuple[torch.Tensor, t
 
 
 def _sum_dense(terms: torch.Tensor, index: torch.Tensor, size: int, initial: torch.Tensor | None) -> torch.Tensor:
+    if compiles():
+        from dettriton.exact.compiled_window import sums_by_index
+
+        return sums_by_index(terms, index, size, initial)
     columns = terms.shape[1]
     rows = max(CHUNK // columns, 1)
     parts = list(zip(terms.split(rows), index.split(rows), strict=True))

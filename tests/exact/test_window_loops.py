@@ -17,6 +17,7 @@ from dettriton.exact import (
 )
 from dettriton.exact.philox import Stream, random_bits
 from dettriton.exact.window import accumulate, windowed_sum
+from dettriton.ops._index_sum import index_sum
 from dettriton.train.trainer import train
 
 _row_norm, batch_norm, dropout, relu = (
@@ -213,6 +214,7 @@ def call_every_loop() -> None:
     _row_norm.row_norm_grad_torch(*[x.view(2, 1, 12, 1)] * 2, None, mean[:2], scale[:2], True, (True, True))
     dropout.dropout_torch(relu.relu_torch(x), 0.5, Stream(1))
     random_bits(Stream(1), 5)
+    index_sum(x.view(6, 4), torch.tensor([0, 2, 1, 0, 0, 2]), 3)
 
 
 @pytest.mark.heavy

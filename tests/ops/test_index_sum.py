@@ -6,6 +6,7 @@ from bits import hard_vectors, non_finite_vectors, on_both_engines, same_bits
 
 from dettriton.engine import use_engine
 from dettriton.errors import InputError
+from dettriton.exact import _jit, _loops
 from dettriton.exact.ieee import CANONICAL_NAN_BITS
 from dettriton.ops import _index_sum
 from dettriton.ops._index_sum import SKIP, index_sum
@@ -43,6 +44,21 @@ def test_validate_each_target_is_the_exact_sum_of_its_terms(name, size, started)
         assert same_bits(result, expected)
 
 
+@pytest.mark.parametrize("name", VECTORS)
+@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_verify_compiled_loops_and_torch_operations(name, columns, threads, monkeypatch):
+    terms = VECTORS[name].reshape(-1, columns)
+    index = torch.randint(0, 7, (len(terms),), generator=generator(8))
+    monkeypatch.setattr(_loops, "SHARED_ELEMENTS", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    for initial in (None, terms.flip(0)[:7].contiguous()):
+        monkeypatch.setattr(_index_sum, "compiles", _jit.compiles)
+        result = index_sum(terms, index, 7, initial)
+        monkeypatch.setattr(_index_sum, "compiles", lambda: False)
+        assert same_bits(result, index_sum(terms, index, 7, initial))
+
+
 @pytest.mark.parametrize("columns", [1, 2, 127, 128, 129, 300])
 def test_verify_engines_agree_over_columns(columns):
     terms = torch.randn(33, columns, generator=generator(1)) * 1e-3
@@ -61,6 +77,8 @@ def test_verify_other_tiles(tile, monkeypatch):
     monkeypatch.setattr(_index_sum, "SLAB", tile // 8)
     for result in on_both_engines(index_sum, terms, index, 9):
         assert same_bits(result, reference)
+    monkeypatch.setattr(_index_sum, "compiles", lambda: False)
+    assert same_bits(index_sum(terms, index, 9), reference)
 
 
 @pytest.mark.parametrize("name", VECTORS)
