@@ -11,6 +11,7 @@ from contextvars import ContextVar
 
 import torch
 
+from dettriton._rehearsal import META, current_rehearsal
 from dettriton.errors import EngineError
 
 ENGINES = ("torch", "triton")
@@ -29,12 +30,14 @@ def engine_for(*tensors: torch.Tensor) -> str:
     Raises:
         EngineError: the tensors live on different devices, or the forced engine cannot run on their device.
     """
-    devices = {t.device for t in tensors}
-    if len(devices) != 1:
-        names = ", ".join(sorted(map(str, devices)))
+    device = tensors[0].device
+    if any(t.device != device for t in tensors[1:]):
+        names = ", ".join(sorted({str(t.device) for t in tensors}))
         raise EngineError(f"all tensors of one op must be on one device, got {names}; move them with .to(device)")
-    device = devices.pop()
-    engine = _forced.get() or ("torch" if device.type == "cpu" else "triton")
+    forced = _forced.get()
+    if forced is None and device.type == "cpu":
+        return "torch"
+    engine = forced or "triton"
     if engine == "torch" and device.type != "cpu":
         raise EngineError(f"engine 'torch' runs on the CPU, got tensors on {device}; move them with .cpu()")
     if engine == "triton" and device.type == "cpu" and not interpreting():
@@ -42,7 +45,7 @@ def engine_for(*tensors: torch.Tensor) -> str:
             "engine 'triton' needs tensors on a GPU; to run the kernels on the CPU (slowly, for tests) "
             "set TRITON_INTERPRET=1 before Python starts"
         )
-    if engine == "triton" and device.type not in ("cpu", "cuda"):
+    if engine == "triton" and device.type not in ("cpu", "cuda") and not (device == META and current_rehearsal()):
         raise EngineError(f"no engine for device {device}; dettriton runs on 'cpu' and 'cuda' tensors")
     return engine
 

@@ -20,7 +20,7 @@ import tiny_training as tiny
 import torch
 
 from dettriton import files
-from dettriton.train import _directory, trainer
+from dettriton.train import _directory, _result, trainer
 
 MOST_KILLS_OF_A_RUN = 5
 _PATIENCE = 60
@@ -73,7 +73,7 @@ def _train(out: Path, told: int) -> int:
         return run
 
     atomic_write = marked(files.atomic_write)
-    for module in (files, _directory, trainer):
+    for module in (files, _directory, _result):
         module.atomic_write = atomic_write
     try:
         trainer.train(tiny.recipe(), out, progress=False, resume=True, checkpoint_steps=1, tensor_interval=2)

@@ -171,7 +171,6 @@ class Opaque:
 OPAQUE: dict[str, Opaque] = {}
 
 
-@torch.compiler.assume_constant_result
 def registered(name: str) -> bool:
     """Make the operators of an op; called while a graph is traced, so that importing the package stays quick."""
     if name not in _MADE:
@@ -179,6 +178,9 @@ def registered(name: str) -> bool:
         _make_operators(OPAQUE[name])
     return True
 
+
+# What torch.compiler.assume_constant_result sets, which imports all of the compiler: seconds at every start.
+registered._dynamo_marked_constant = True
 
 _MADE: set[str] = set()
 

@@ -6,15 +6,17 @@ with a signature, so that it can be compiled ahead of time for a GPU that this m
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from dettriton._rehearsal import current_rehearsal
 from dettriton.errors import EngineError
 
 try:
@@ -29,6 +31,25 @@ INTEGER = "i64"
 
 FP_FUSION = {"enable_fp_fusion": False}
 
+ALIGNMENT = 16
+"""Bytes; Triton compiles anew for memory that does not begin at a multiple."""
+
+UNALIGNED = " unaligned"
+
+TYPE_NAMES = {
+    torch.float32: "fp32",
+    torch.float64: "fp64",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.int64: "i64",
+    torch.int32: "i32",
+    torch.int16: "i16",
+    torch.int8: "i8",
+    torch.uint8: "u8",
+    torch.bool: "i1",
+}
+"""Triton's names of torch's types."""
+
 
 def jit(fn: Callable, **options: Any) -> Callable:
     """``triton.jit``, or the plain function where Triton is not installed."""
@@ -37,10 +58,64 @@ def jit(fn: Callable, **options: Any) -> Callable:
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to compile a kernel ahead of time: its compile-time constants and its number of warps."""
+    """One way to compile a kernel ahead of time: its compile-time constants, number of warps and other launch options."""
 
     constants: Mapping[str, Any]
     num_warps: int = 4
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DeviceFunction:
+    """A function that a kernel takes as a constant, by name, so that other processes can be told of it."""
+
+    module: str
+    name: str
+
+    @classmethod
+    def of(cls, value: Any) -> Any:
+        """The name of a jitted function; any other constant as it is."""
+        function = value if triton is None or not hasattr(value, "fn") else value.fn
+        return cls(function.__module__, function.__qualname__) if callable(function) else value
+
+    def load(self) -> Any:
+        """The jitted function."""
+        return vars(importlib.import_module(self.module))[self.name]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What decides which code a launch needs: everything but the values of its arguments and its grid.
+
+    Attributes:
+        kernel: its name in :data:`KERNELS`.
+        arguments: for each run-time argument its type, such as ``"i64"``, ``"*fp32"``, or ``"*fp32 unaligned"`` for
+            memory that does not begin at a multiple of :data:`ALIGNMENT`.
+        options: sorted constants and launch options, functions as :class:`DeviceFunction`.
+    """
+
+    kernel: str
+    arguments: tuple[str, ...]
+    options: tuple[tuple[str, Any], ...]
+
+    @classmethod
+    def of(cls, kernel: Kernel, arguments: Sequence[str], options: Mapping[str, Any]) -> Launch:
+        """A launch of a kernel with argument types and the options of :meth:`Kernel.options`."""
+        named = ((name, DeviceFunction.of(value)) for name, value in sorted(options.items()))
+        return cls(kernel.name, tuple(arguments), tuple(named))
+
+    @staticmethod
+    def distinct(launches: Iterable[Launch]) -> list[Launch]:
+        """Those that need different code, in the order of their first appearance."""
+        found: dict[str, Launch] = {}
+        for launch in launches:
+            # by what is written: as a constant, True is another one than the equal 1
+            found.setdefault(repr(launch), launch)
+        return list(found.values())
+
+    def functions(self) -> list[DeviceFunction]:
+        """The functions that the kernel takes as constants."""
+        return [value for _, value in self.options if isinstance(value, DeviceFunction)]
 
 
 @dataclass
@@ -65,14 +140,34 @@ class Kernel:
             raise EngineError("Triton is not installed here; use engine 'torch' (tensors on the CPU)")
         if math.prod(grid) == 0:
             return
-        # The defaults are named, because Triton's interpreter evaluates them anew, when it first runs the kernel.
-        options = {**self.defaults, "num_warps": num_warps, **self.overrides, **constants, **FP_FUSION}
+        options = self.options(num_warps, constants)
+        rehearsed = current_rehearsal()
+        if rehearsed is not None:
+            rehearsed.launches.append(Launch.of(self, self._types_of(args), options))
+            return
         device = next(a.device for a in args if isinstance(a, torch.Tensor))
         if device.type == "cuda":
             with torch.cuda.device(device):
                 self.fn[grid](*args, **options)
         else:
             self.fn[grid](*args, **options)
+
+    def options(self, num_warps: int, constants: Mapping[str, Any]) -> dict[str, Any]:
+        """All constants and options of a launch that names these constants."""
+        # The defaults are named, because Triton's interpreter evaluates them anew, when it first runs the kernel.
+        return {**self.defaults, "num_warps": num_warps, **self.overrides, **constants, **FP_FUSION}
+
+    def _types_of(self, args: Sequence[Any]) -> list[str]:
+        return [
+            _pointer_type(arg) if isinstance(arg, torch.Tensor) else declared
+            for arg, declared in zip(args, self.signature.values(), strict=False)
+        ]
+
+
+def _pointer_type(tensor: torch.Tensor) -> str:
+    """The type of a tensor's first element, whose memory is taken to begin at a multiple of :data:`ALIGNMENT`."""
+    begins = tensor.storage_offset() * tensor.element_size()
+    return f"*{TYPE_NAMES[tensor.dtype]}{UNALIGNED if begins % ALIGNMENT else ''}"
 
 
 KERNELS: dict[str, Kernel] = {}

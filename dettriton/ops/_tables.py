@@ -21,6 +21,8 @@ def pinned_copy(table: torch.Tensor, device: torch.device) -> tuple[torch.Tensor
 
 def _copies(tables: Made, device: torch.device) -> tuple[Made, Made]:
     """The tables on the host and on the device."""
+    if device.type == "meta":
+        return tables, tuple(None if table is None else table.to(device) for table in tables)
     pairs = [(None, None) if table is None else pinned_copy(table, device) for table in tables]
     return tuple(pinned for pinned, _ in pairs), tuple(copied for _, copied in pairs)
 

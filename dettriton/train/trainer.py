@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dettriton import BITSPEC, data
-from dettriton.data import dataset_sha256
-from dettriton.digest import canonical_json, digest, file_sha256
+from dettriton import data
+from dettriton._warm_up import WarmUp
 from dettriton.errors import EngineError, InputError, NonFiniteError
 from dettriton.exact.ieee import keeps_subnormals
-from dettriton.files import atomic_write, save_safetensors
 from dettriton.train._detail import Detail, DetailedTrace
-from dettriton.train._directory import RESULT, WEIGHTS, open_directory
+from dettriton.train._directory import open_directory
 from dettriton.train._display import Display, make_display
 from dettriton.train._finite import require_finite_state
+from dettriton.train._fit import MisfitError, require_best_state
 from dettriton.train._interrupt import Interrupt
+from dettriton.train._result import TrainResult, finish
 from dettriton.train._run import Run
 from dettriton.train._segment_writer import open_segments
 from dettriton.train.checkpoint import (
@@ -29,59 +29,12 @@ from dettriton.train.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from dettriton.train.evaluate import Scores, score
+from dettriton.train.evaluate import score
 from dettriton.train.recipe import Recipe
 from dettriton.train.trace import FILE_NAME as TRACE
 from dettriton.train.trace import STEP, Position, Trace, first_link
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """A finished training.
-
-    Attributes:
-        weights_digest: :func:`dettriton.digest.digest` of the released weights: the state after the best epoch.
-        init_digest: of the model before step 0.
-        recipe_digest: of the recipe.
-        dataset_sha256: of the data, all splits.
-        trace_link: the last link of the trace's chain.
-        best_epoch: counted from 0; the highest validation AUC, the earliest among equals.
-        validation, test: metrics of the released weights.
-        steps: optimizer steps in all.
-        weights_path, weights_sha256: the released weights' file.
-        seconds: time this process took, loading included.
-    """
-
-    weights_digest: str
-    init_digest: str
-    recipe_digest: str
-    dataset_sha256: str
-    trace_link: str
-    best_epoch: int
-    validation: Scores
-    test: Scores
-    steps: int
-    weights_path: Path
-    weights_sha256: str
-    seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """All that is the same on every machine, as JSON data."""
-        return {
-            "bitspec": BITSPEC,
-            "weights_digest": self.weights_digest,
-            "weights_sha256": self.weights_sha256,
-            "init_digest": self.init_digest,
-            "recipe_digest": self.recipe_digest,
-            "dataset_sha256": self.dataset_sha256,
-            "trace": self.trace_link,
-            "steps": self.steps,
-            "best_epoch": self.best_epoch,
-            "validation": self.validation.to_dict(),
-            "test": self.test.to_dict(),
-        }
 
 
 def train(
@@ -150,15 +103,19 @@ def train(
         raise InputError("there is no detailed trace without a trace: leave out trace=False, or detail and file")
     detail.require_place(Path(out_dir), resume=resume)
     require_subnormals()
-    if splits is None:
-        splits = data.load(recipe.data.name, data_dir, download)
-    run = Run(recipe, splits, device)
+    with WarmUp(recipe, device, data_dir):
+        if splits is None:
+            splits = data.load(recipe.data.name, data_dir, download)
+        run = Run(recipe, splits, device)
     with open_directory(out_dir, recipe, resume=resume) as directory:
         session = _Session(
             run, directory, resume, trace, tensor_interval, detail, checkpoint_steps, checkpoint_seconds, segments
         )
         session.go(progress)
-        return _finish(session, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return finish(
+            run, directory, session.best(), session.best_state, session.recipe_digest, session.trace.link, seconds
+        )
 
 
 def require_subnormals() -> None:
@@ -284,13 +241,17 @@ class _Session:
     def _restore(self, checkpoint: Checkpoint) -> None:
         self._require_own(checkpoint)
         try:
-            self.run.model.load_state_dict(dict(checkpoint.model))
-            restore_optimizer(self.run.optimizer, checkpoint.optimizer, checkpoint.optimizer_scalars)
-        except (RuntimeError, ValueError) as error:
+            self.run.require_state(
+                checkpoint.model, checkpoint.optimizer, checkpoint.optimizer_scalars, checkpoint.step
+            )
+            require_best_state(self.run.model, checkpoint.best, scored=bool(checkpoint.scores))
+        except MisfitError as error:
             raise InputError(
                 f"the checkpoint of the run in {self.directory} does not fit its recipe: {error}. Train again from the "
                 "start, in another directory (--out)"
             ) from error
+        self.run.model.load_state_dict(dict(checkpoint.model))
+        restore_optimizer(self.run.optimizer, checkpoint.optimizer, checkpoint.optimizer_scalars)
         self.step, self.scores, self.best_state = checkpoint.step, list(checkpoint.scores), dict(checkpoint.best)
 
     def _require_own(self, checkpoint: Checkpoint) -> None:
@@ -317,35 +278,3 @@ class _Session:
                 "its trace is that of an uninterrupted run"
             )
         self.detail.require_same(checkpoint.detail, where)
-
-
-def _finish(session: _Session, seconds: float) -> TrainResult:
-    run, best = session.run, session.best()
-    run.model.load_state_dict(session.best_state)
-    weights_digest = digest(session.best_state)
-    path = session.directory / WEIGHTS
-    metadata = {
-        "bitspec": BITSPEC,
-        "recipe": run.recipe.to_dict(),
-        "init_digest": run.init_digest,
-        "weights_digest": weights_digest,
-        "best_epoch": best.epoch,
-        **run.splits["train"].metadata(),
-    }
-    save_safetensors(path, session.best_state, metadata)
-    result = TrainResult(
-        weights_digest=weights_digest,
-        init_digest=run.init_digest,
-        recipe_digest=session.recipe_digest,
-        dataset_sha256=dataset_sha256(run.splits),
-        trace_link=session.trace.link,
-        best_epoch=best.epoch,
-        validation=Scores(best.auc, best.accuracy),
-        test=score(run.model, run.splits["test"]),
-        steps=run.total_steps,
-        weights_path=path,
-        weights_sha256=file_sha256(path),
-        seconds=seconds,
-    )
-    atomic_write(session.directory / RESULT, canonical_json(result.to_dict()) + b"\n")
-    return result
