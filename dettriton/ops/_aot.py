@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dettriton.errors import EngineError
 from dettriton.ops._launch import FP_FUSION, KERNELS, Kernel, Variant, triton
+from dettriton.ops._resources import Resources, matrix_instructions, resources
 
 TARGETS = {
     "sm_80": ("cuda", 80, 32),
@@ -37,14 +38,6 @@ its assembly, integer divisions and correctly rounded float ones are themselves 
 """
 
 ZERO = re.compile(r"(%\S+) = arith\.constant (?:dense<)?0\.0+e\+00>? : ")
-
-TENSOR_CORE = {
-    "sm_80": re.compile(r"mma\.sync\S*\.s8\.s8"),
-    "sm_90": re.compile(r"wgmma\.mma_async\S*\.s8\.s8|mma\.sync\S*\.s8\.s8"),
-    "sm_100": re.compile(r"tcgen05\.mma\S*i8|mma\.sync\S*\.s8\.s8"),
-    "gfx942": re.compile(r"v_mfma_i32_\w*i8"),
-}
-"""The integer matrix instructions that int8 dots must become."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +85,18 @@ class Compiled:
 
     @property
     def uses_integer_tensor_cores(self) -> bool:
-        return bool(TENSOR_CORE[self.target].search(self.asm["amdgcn" if self.target.startswith("gfx") else "ptx"]))
+        code = self.asm["amdgcn" if self.target.startswith("gfx") else "ptx"]
+        return bool(matrix_instructions(code))
+
+    def resources(self) -> Resources:
+        """Registers, stack, shared memory and matrix instructions, read from the compiled code."""
+        return resources(self.asm, self.shared_bytes, self.num_warps)
 
 
 def compile_kernel(kernel: Kernel, variant: Variant, target: str) -> Compiled:
     """Compile one variant of a kernel for a target of :data:`TARGETS`.
+
+    Pointers are taken to be multiples of 16 bytes, as those of whole tensors are.
 
     Raises:
         EngineError: Triton is missing or interpreting.
@@ -108,8 +108,10 @@ def compile_kernel(kernel: Kernel, variant: Variant, target: str) -> Compiled:
 
     constants = {**kernel.defaults, **variant.constants}
     signature = {**kernel.signature, **dict.fromkeys(constants, "constexpr")}
-    source = ASTSource(kernel.fn, {n: signature[n] for n in kernel.fn.arg_names}, constants)
-    options = {**FP_FUSION, "num_warps": variant.num_warps}
+    names = kernel.fn.arg_names
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
+    source = ASTSource(kernel.fn, {n: signature[n] for n in names}, constants, aligned)
+    options = {**FP_FUSION, "num_warps": variant.num_warps, **variant.options}
     compiled = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
     return Compiled(kernel.name, target, compiled.asm, compiled.metadata.shared, compiled.metadata.num_warps)
 

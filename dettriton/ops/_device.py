@@ -6,9 +6,6 @@ NON_FINITE_EXPONENT = tl.constexpr(1 << 12)
 WINDOWS = tl.constexpr(10)
 """Absolute windows -6 .. 3, enough for every finite binary32; window ``w`` is bin ``w + 6``."""
 
-FLUSH = tl.constexpr(1 << 17)
-"""Terms after which an int32 digit accumulator moves into int64: three products of at most 2**12 a term."""
-
 
 @jit
 def magnitude_bits(x):

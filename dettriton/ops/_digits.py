@@ -58,6 +58,15 @@ class Planes:
         return self.digits[0].numel()
 
 
+def grid_top(x: torch.Tensor, outer: int, kept: int, inner: int) -> torch.Tensor:
+    """The bits of the largest magnitude for each index of ``kept`` of a contiguous ``x``, seen as (outer, kept, inner)."""
+    top = torch.zeros(kept, dtype=torch.int32, device=x.device)
+    tiles = TILES if outer * inner > BLOCK else 1
+    grid = (blocks(outer * inner, BLOCK * tiles) * kept,)
+    _grid_top_kernel(grid, x, top, outer, kept, inner, TILES=tiles)
+    return top
+
+
 def digit_planes(x: torch.Tensor, kept: int, inner: int, precision: str, top: torch.Tensor | None = None) -> Planes:
     """Quantise ``x``, seen as ``(outer, kept, inner)``, with one grid for each index of ``kept``.
 
@@ -69,9 +78,6 @@ def digit_planes(x: torch.Tensor, kept: int, inner: int, precision: str, top: to
     outer = n // max(kept * inner, 1)
     planes = torch.empty(count, *x.shape, dtype=torch.int8, device=x.device)
     if top is None:
-        top = torch.zeros(kept, dtype=torch.int32, device=x.device)
-        tiles = TILES if outer * inner > BLOCK else 1
-        grid = (blocks(outer * inner, BLOCK * tiles) * kept,)
-        _grid_top_kernel(grid, x, top, outer, kept, inner, TILES=tiles)
+        top = grid_top(x, outer, kept, inner)
     _digits_kernel((blocks(n, BLOCK),), x, top, planes, n, kept, inner, DIGITS=count)
     return Planes(planes, top)

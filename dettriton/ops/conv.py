@@ -119,14 +119,15 @@ class Conv(torch.autograd.Function):
         engine = engine_for(x, weight, *(() if bias is None else (bias,)))
         epilogue = Epilogue(bias, activation, keep=any(ctx.needs_input_grad))
         y, kept = FINISHED[engine](x, weight, g, precision, epilogue)
-        ctx.save_for_backward(x, weight, kept)
+        _, to_x, to_weight, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(x if to_weight else None, weight if to_x else None, kept)
         return y
 
     @staticmethod
     @first_derivative_only
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, kept = ctx.saved_tensors
-        g, precision, engine = ctx.geometry, ctx.precision, engine_for(grad, x, weight)
+        g, precision, engine = ctx.geometry, ctx.precision, engine_for(grad)
         to_x, to_weight, to_bias = ctx.needs_input_grad[1:4]
         before = grad_before(grad, kept, ctx.activation, g.out_channels, g.positions, to_bias)
         grad_x = grad_weight = None

@@ -41,7 +41,8 @@ class ConvTranspose(torch.autograd.Function):
     def forward(
         ctx: Any, op: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, g: Geometry, precision: str
     ) -> torch.Tensor:
-        ctx.save_for_backward(x, weight)
+        _, to_x, to_weight, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(x if to_weight else None, weight if to_x else None)
         ctx.op, ctx.geometry, ctx.precision = op, g, precision
         check_terms(op, g.terms_input_grad)
         engine = engine_for(x, weight, *(() if bias is None else (bias,)))
@@ -51,7 +52,7 @@ class ConvTranspose(torch.autograd.Function):
     @first_derivative_only
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        g, precision, engine = ctx.geometry, ctx.precision, engine_for(grad, x, weight)
+        g, precision, engine = ctx.geometry, ctx.precision, engine_for(grad)
         to_x, to_weight, to_bias = ctx.needs_input_grad[1:4]
         before = grad_before(grad, None, None, g.in_channels, grad.shape[2:].numel(), to_bias)
         grad_x = grad_weight = None

@@ -31,7 +31,8 @@ class Linear(torch.autograd.Function):
         ctx.op, ctx.precision, ctx.activation = op, precision, activation
         epilogue = Epilogue(bias, activation, keep=any(ctx.needs_input_grad))
         y, kept = finished_dot_rows(x.unsqueeze(0), weight.unsqueeze(0), precision, epilogue)
-        ctx.save_for_backward(x, weight, kept)
+        _, to_x, to_weight, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(x if to_weight else None, weight if to_x else None, kept)
         return y.squeeze(0)
 
     @staticmethod
@@ -39,7 +40,7 @@ class Linear(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, kept = ctx.saved_tensors
         to_x, to_weight, to_bias = ctx.needs_input_grad[1:4]
-        before = grad_before(grad.unsqueeze(0), kept, ctx.activation, weight.shape[0], 1, to_bias)
+        before = grad_before(grad.unsqueeze(0), kept, ctx.activation, grad.shape[1], 1, to_bias)
         columns = before.grad.transpose(1, 2)
         grad_x = grad_weight = None
         if to_x:

@@ -20,56 +20,72 @@ from dettriton.exact.grid import bits_of, check_terms, grid_exponents, quantize
 from dettriton.exact.grid import round_dot as round_dot_torch
 from dettriton.ops._broadcast import expand
 from dettriton.ops._contract import contract
-from dettriton.ops._device import FLUSH, grid_exponent, round_dot
-from dettriton.ops._digits import digit_planes
+from dettriton.ops._device import grid_exponent, round_dot
 from dettriton.ops._epilogue import FUSED_CONSTANTS, PLAIN, PLAIN_CONSTANTS, Epilogue, store_finished
 from dettriton.ops._function import first_derivative_only, require_float32
-from dettriton.ops._launch import Variant, blocks, kernel, tl
-
-BLOCK_M, BLOCK_N, BLOCK_K = 64, 64, 64
+from dettriton.ops._launch import blocks, kernel, tl
+from dettriton.ops._plans import LARGE, NARROW, SMALL, choose, planned
+from dettriton.ops._product import add_products, carried, exact_total, part_of_columns, round_totals
+from dettriton.ops._row_planes import row_planes
 
 ERROR = "1.7e-6 relative on Gaussian data (medium: 2.1e-4); K * 2^-p of the product of the rows' largest magnitudes"
 
 
 @kernel(
-    "*i8 *i8 *i32 *i32 *fp32 *fp32 *fp32 i64 i64 i64 i64 i64",
-    *(Variant({"DIGITS": digits, **PLAIN_CONSTANTS}) for digits in (3, 2)),
-    *(Variant({"DIGITS": 3, **fused}) for fused in FUSED_CONSTANTS),
+    "*i8 *i8 *i32 *i32 *fp32 *i64 *fp32 *fp32 i64 i64 i64 i64 i64 i64",
+    *(planned(LARGE[d], {"DIGITS": d, "SPLIT": s, **PLAIN_CONSTANTS}) for d in (3, 2) for s in (False, True)),
+    *(planned(p[d], {"DIGITS": d, "SPLIT": False, **PLAIN_CONSTANTS}) for p in (SMALL, NARROW) for d in (3, 2)),
+    *(planned(LARGE[3], {"DIGITS": 3, "SPLIT": False, **fused}) for fused in FUSED_CONSTANTS),
 )
 def _dot_rows_kernel(
-    a_ptr, b_ptr, a_top_ptr, b_top_ptr, y_ptr, bias_ptr, before_ptr, m, n, k, plane_a, plane_b,
-    DIGITS: tl.constexpr, HAS_BIAS: tl.constexpr, KEEP: tl.constexpr, ACTIVATION: tl.constexpr,
-    BLOCK_M: tl.constexpr = BLOCK_M, BLOCK_N: tl.constexpr = BLOCK_N, BLOCK_K: tl.constexpr = BLOCK_K,
+    a_ptr, b_ptr, a_top_ptr, b_top_ptr, y_ptr, total_ptr, bias_ptr, before_ptr,
+    m, n, sixteenths, split_steps, a_plane_sixteenths, b_plane_sixteenths,
+    DIGITS: tl.constexpr, SPLIT: tl.constexpr, HAS_BIAS: tl.constexpr, KEEP: tl.constexpr, ACTIVATION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PARTS: tl.constexpr,
+    GROUP: tl.constexpr = 8,
 ):  # fmt: skip
-    """y (batch, m, n) from digit planes a (batch, m, k) and b (batch, n, k)."""
-    tiles = tl.cdiv(m, BLOCK_M)
-    batch = tl.program_id(0).to(tl.int64) // tiles
-    rows = tl.program_id(0).to(tl.int64) % tiles * BLOCK_M + tl.arange(0, BLOCK_M)
-    cols = tl.program_id(1).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    a_rows = a_ptr + (batch * m + rows)[:, None] * k
-    b_cols = b_ptr + (batch * n + cols)[None, :] * k
-    total = tl.zeros([BLOCK_M, BLOCK_N], dtype=tl.int64)
-    for start in range(0, k, FLUSH):
-        stop = tl.minimum(start + FLUSH, k)
-        # One digit weight at a time: five accumulators at once would spill registers.
-        for weight in tl.static_range(2 * DIGITS - 1):
-            acc = tl.zeros([BLOCK_M, BLOCK_N], dtype=tl.int32)
-            for k0 in range(start, stop, BLOCK_K):
-                ks = k0 + tl.arange(0, BLOCK_K)
-                a_mask = (rows < m)[:, None] & (ks < stop)[None, :]
-                b_mask = (ks < stop)[:, None] & (cols < n)[None, :]
-                for i in tl.static_range(DIGITS):
-                    if weight - i >= 0 and weight - i < DIGITS:
-                        a = tl.load(a_rows + i * plane_a + ks[None, :], mask=a_mask, other=0)
-                        b = tl.load(b_cols + (weight - i) * plane_b + ks[:, None], mask=b_mask, other=0)
-                        acc = tl.dot(a, b, acc, out_dtype=tl.int32)
-            total += acc.to(tl.int64) << (7 * weight)
+    """y (batch, m, n) from digit planes a (batch, m, terms) and b (batch, n, terms), which end in zeros.
+
+    Of the terms, ``16 * sixteenths``, a program adds ``split_steps`` blocks, to ``total`` if SPLIT. Lengths in
+    sixteenths tell the compiler that every row begins at a multiple of 16 bytes.
+    """
+    row_tiles, col_tiles = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
+    batch = tl.program_id(0).to(tl.int64) // (row_tiles * col_tiles)
+    tile = tl.program_id(0).to(tl.int64) % (row_tiles * col_tiles)
+    # Neighbours in time share rows and columns, which then come from the cache.
+    first = tile // (GROUP * col_tiles) * GROUP
+    grouped = tl.minimum(row_tiles - first, GROUP)
+    row_tile = first + tile % (GROUP * col_tiles) % grouped
+    col_tile = tile % (GROUP * col_tiles) // grouped
+    rows = row_tile * BLOCK_M + tl.arange(0, BLOCK_M)
+    cols = col_tile * BLOCK_N + tl.arange(0, BLOCK_N)
+    start = tl.program_id(1).to(tl.int64) * split_steps
+    steps = tl.minimum(sixteenths * 16 // BLOCK_K - start, split_steps)
+    ks = start * BLOCK_K + tl.arange(0, BLOCK_K)
+    a_at = a_ptr + (batch * m + tl.minimum(rows, m - 1))[:, None] * sixteenths * 16 + ks[None, :]
+    b_at = b_ptr + (batch * n + tl.minimum(cols, n - 1))[None, :] * sixteenths * 16 + ks[:, None]
+    c0 = tl.zeros([BLOCK_M, BLOCK_N], dtype=tl.int32)
+    c1, c2, c3, c4 = c0, c0, c0, c0
+    for _ in range(steps):
+        c0, c1, c2, c3, c4 = add_products(
+            a_at, b_at, a_plane_sixteenths * 16, b_plane_sixteenths * 16, c0, c1, c2, c3, c4, DIGITS
+        )
+        a_at += BLOCK_K
+        b_at += BLOCK_K
+    low, rest = carried(c0, c1, c2, c3, c4, DIGITS)
     a_exp = grid_exponent(tl.load(a_top_ptr + batch * m + rows, mask=rows < m, other=0))
-    b_exp = grid_exponent(tl.load(b_top_ptr + batch * n + cols, mask=cols < n, other=0))
-    y = round_dot(total, a_exp[:, None] + b_exp[None, :] - 2 * (7 * DIGITS - 1))
-    y_at = (batch * m + rows)[:, None] * n + cols[None, :]
-    y_mask = (rows < m)[:, None] & (cols < n)[None, :]
-    store_finished(y, bias_ptr, cols, cols < n, before_ptr, y_ptr, y_at, y_mask, HAS_BIAS, KEEP, ACTIVATION)
+    # Part by part, because 64-bit totals of all results at once would spill registers.
+    for part in tl.static_range(PARTS):
+        total = exact_total(part_of_columns(low, part, PARTS), part_of_columns(rest, part, PARTS), DIGITS)
+        cols = col_tile * BLOCK_N + part * (BLOCK_N // PARTS) + tl.arange(0, BLOCK_N // PARTS)
+        at = (batch * m + rows)[:, None] * n + cols[None, :]
+        mask = (rows < m)[:, None] & (cols < n)[None, :]
+        if SPLIT:
+            tl.atomic_add(total_ptr + at, total, mask=mask, sem="relaxed")
+        else:
+            b_exp = grid_exponent(tl.load(b_top_ptr + batch * n + cols, mask=cols < n, other=0))
+            y = round_dot(total, a_exp[:, None] + b_exp[None, :] - 2 * (7 * DIGITS - 1))
+            store_finished(y, bias_ptr, cols, cols < n, before_ptr, y_ptr, at, mask, HAS_BIAS, KEEP, ACTIVATION)
 
 
 def dot_rows_torch(
@@ -88,14 +104,22 @@ def dot_rows_triton(
     a: torch.Tensor, b: torch.Tensor, precision: str, epilogue: Epilogue, a_top: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     (batch, m, k), n = a.shape, b.shape[1]
-    pa, pb = digit_planes(a, batch * m, k, precision, a_top), digit_planes(b, batch * n, k, precision)
+    pa, pb = row_planes(a, precision, a_top), row_planes(b, precision)
+    plan = choose(pa.count, m, n, k, a.device, problems=batch)
     y = torch.empty(batch, m, n, dtype=torch.float32, device=a.device)
     kept, pointers, finish = epilogue.launch(y)
+    splits = max(blocks(k, plan.split_terms), 1)
+    total = torch.zeros(y.shape if splits > 1 else (0,), dtype=torch.int64, device=a.device)
     _dot_rows_kernel(
-        (batch * blocks(m, BLOCK_M), blocks(n, BLOCK_N)),
-        pa.digits, pb.digits, pa.top, pb.top, y, *pointers, m, n, k, pa.plane_stride, pb.plane_stride,
-        DIGITS=pa.count, **finish,
+        (batch * plan.tiles(m, n), splits),
+        pa.digits, pb.digits, pa.top, pb.top, y, total, *pointers,
+        m, n, pa.sixteenths, plan.split_terms // plan.block_k, pa.plane_sixteenths, pb.plane_sixteenths,
+        DIGITS=pa.count, SPLIT=splits > 1, **(PLAIN_CONSTANTS if splits > 1 else finish),
+        **plan.constants, **plan.options,
     )  # fmt: skip
+    if splits > 1:
+        # Result (row, column) is on the grids of its row and of its column, which is its channel.
+        round_totals(total, pa.top, pb.top, y, pointers, (n, m * n, n, 1, n), pa.count, finish)
     return y, kept
 
 
@@ -123,7 +147,8 @@ def dot_rows(a: torch.Tensor, b: torch.Tensor, precision: str, a_top: torch.Tens
 class MatMul(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: torch.Tensor, b: torch.Tensor, precision: str) -> torch.Tensor:
-        ctx.save_for_backward(a, b)
+        to_a, to_b, _ = ctx.needs_input_grad
+        ctx.save_for_backward(a if to_b else None, b if to_a else None)
         ctx.precision = precision
         return dot_rows(a, b.transpose(1, 2), precision)
 

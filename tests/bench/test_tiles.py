@@ -5,7 +5,7 @@ from op_cases import CASES
 from tiles import DECLARED, PLANS, Plan, launched_by
 
 from dettriton.engine import use_engine
-from dettriton.ops import _device_rows, relu
+from dettriton.ops import _device_rows, _plans, relu
 from dettriton.ops._launch import KERNELS
 
 INTERPRETED = Side("cpu", "triton")
@@ -70,11 +70,11 @@ def test_everything_is_put_back_even_after_an_error():
     import importlib
 
     module = importlib.import_module("dettriton.ops._conv_kernels")
-    before = (module.BLOCK_M, _device_rows.TILE)
+    before = (module.BLOCK_C, _plans.FORCED, _device_rows.TILE)
     with pytest.raises(KeyError), launched_by(PLANS[0]):
-        assert before != (module.BLOCK_M, _device_rows.TILE)
+        assert not set(before) & {module.BLOCK_C, _plans.FORCED, _device_rows.TILE}
         raise KeyError
-    assert before == (module.BLOCK_M, _device_rows.TILE)
+    assert before == (module.BLOCK_C, _plans.FORCED, _device_rows.TILE)
     assert all(kernel.overrides == {} for kernel in KERNELS.values())
 
 

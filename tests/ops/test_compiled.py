@@ -22,12 +22,15 @@ for kernel, variant in all_variants():
     c = compile_kernel(kernel, variant, target)
     row = {"name": c.name, "violations": c.violations(), "tensor_cores": c.uses_integer_tensor_cores}
     row["narrow"] = c.narrow_offsets()
+    if c.uses_integer_tensor_cores:
+        row["stack"], row["instructions"] = c.resources().stack_bytes, c.resources().matrix_instructions
     sizes = [p for p in kernel.fn.params if kernel.signature.get(p.name) == "i64"]
     row["sizes"] = all(p.annotation_type == "i64" and p.do_not_specialize for p in sizes)
     print(json.dumps(row), flush=True)
 """
 ATTENTION = {"_attention_fwd_kernel", "_attention_key_grad_kernel", "_attention_query_grad_kernel"}
-WITH_DOTS = {"_dot_rows_kernel", "_conv_kernel", "_conv_weight_grad_kernel", *ATTENTION}
+PRODUCTS = {"_dot_rows_kernel", "_conv_kernel", "_conv_weight_grad_kernel"}
+WITH_DOTS = {*PRODUCTS, *ATTENTION}
 
 
 def run(*arguments: str) -> list[dict]:
@@ -40,14 +43,27 @@ def run(*arguments: str) -> list[dict]:
 
 
 def test_every_kernel_compiles_within_the_contract():
-    # attention takes a third of the time: one of its variants stands for the others here
-    require_contract(run(SCRIPT, "sm_90", *ATTENTION))
+    # kernels with dots take most of the time: one variant of each stands for the others here
+    rows = run(SCRIPT, "sm_90", *WITH_DOTS)
+    require_contract(rows)
+    require_no_spill(rows)
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_variant_compiles_within_the_contract(target):
     require_contract(run(SCRIPT, target))
+
+
+@pytest.mark.heavy
+def test_no_variant_of_a_product_spills_on_hopper():
+    require_no_spill(run(SCRIPT, "sm_90"))
+
+
+def require_no_spill(rows: list[dict]) -> None:
+    products = [r for r in rows if r["name"] in PRODUCTS]
+    assert [(r["name"], r["stack"], r["instructions"]) for r in products if r["stack"]] == []
+    assert all(r["instructions"] == ["wgmma"] for r in products)
 
 
 def require_contract(rows: list[dict]) -> None:

@@ -7,7 +7,7 @@ import dettriton.exact.convolution as exact_convolution
 import dettriton.exact.depthwise as exact_depthwise
 from dettriton.errors import InputError
 from dettriton.exact.ieee import CANONICAL_NAN_BITS
-from dettriton.ops._conv_kernels import _conv_kernel, _conv_weight_grad_kernel
+from dettriton.ops import _plans
 from dettriton.ops.conv import conv1d, conv2d, conv3d
 
 CONFIGS = {
@@ -75,9 +75,7 @@ def test_verify_tiles_and_splits_do_not_matter(monkeypatch):
     x, w, _, arguments = operands("plain")
     fn = lambda a, b: conv3d(a, b, **arguments)  # noqa: E731 used twice, below
     reference, default = on_both_engines(values_and_grads, fn, x, w)
-    for kernel in (_conv_kernel, _conv_weight_grad_kernel):
-        monkeypatch.setitem(kernel.overrides, "BLOCK_K", 16)
-    monkeypatch.setattr("dettriton.ops._conv_kernels.SPLIT_TERMS", 32)
+    monkeypatch.setattr(_plans, "FORCED", _plans.Plan(16, 16, 32, 4, 2, split_terms=32))
     _, other = on_both_engines(values_and_grads, fn, x, w)
     assert all(same_bits(p, q) and same_bits(p, r) for p, q, r in zip(reference, default, other, strict=True))
 
