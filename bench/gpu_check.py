@@ -10,7 +10,8 @@ Without a CUDA GPU the CPU half runs (every op case and the steps of each recipe
 compares the interpreted kernels too. Entries whose data are not here are skipped, and named.
 Exit code 0: no difference. 1: a difference, a control that was not caught, or a part that failed. 2: it cannot run.
 
-Timings belong after the bit tests, in parts of their own, once a part's ops have passed.
+On a GPU timings follow (gpu_timings.py), of the ops whose bits were right: they begin no case after --budget, ten minutes
+with the bit tests. They lie in a results file of their own, that of `dettriton bench`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,9 @@ NO_DIFFERENCE, DIFFERENCES, CANNOT_RUN = 0, 1, 2
 NO_GPU = "no CUDA GPU: CPU half only"
 REPEATS = 3
 STEPS = 20
+BUDGET = 600.0
+LEAST_SECONDS = 60.0
+"""For timings, even where the bit tests took all of the budget."""
 RETRAINED = ("med_cnn.digits", "med_cnn.breastmnist")
 
 
@@ -96,6 +101,24 @@ def run_all(parts: list[Any], jobs: int, timeout: float) -> dict[str, dict[str, 
         return dict(pool.map(run, parts))
 
 
+def run_timings(
+    outcomes: dict[str, dict[str, dict[str, Any]]], side: dict[str, Any], seconds: float, arguments: argparse.Namespace
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Time, one part after another, what passed; write the benchmark's results and return the parts' outcomes."""
+    from gpu_parts import Side
+    from gpu_timings import plan_timings, results
+    from reporting import result_path, write_json
+
+    parts = plan_timings(outcomes, Side(**side), seconds)
+    parts = [part for part in parts if any(word in part.title for word in arguments.only or [""])]
+    timed = run_all(parts, 1, arguments.timeout) if parts else {}
+    if timed:
+        content = results(timed, parts, "cuda")
+        path = result_path("", content["environment"], "cuda")
+        write_json(path if arguments.out is None else arguments.out.with_stem(f"{arguments.out.stem}-timings"), content)
+    return timed
+
+
 def report(title: str, parts: dict[str, dict[str, dict[str, Any]]]) -> None:
     """Print how many checks of each part ended how, and everything that is not as it should be."""
     from gpu_parts import SKIPPED, is_good
@@ -142,7 +165,10 @@ def check(arguments: argparse.Namespace) -> int:
     chosen = [part for part in parts if any(word in part.title for word in arguments.only or [""])]
     if not chosen:
         raise InputError(f"--only chooses no part; the parts are: {', '.join(part.title for part in parts)}")
+    end = time.monotonic() + arguments.budget
     outcomes = run_all(chosen, arguments.jobs, arguments.timeout)
+    if device == "cuda" and arguments.budget > 0:
+        outcomes |= run_timings(outcomes, side, max(LEAST_SECONDS, end - time.monotonic()), arguments)
     good = all(is_good(found.values()) for found in outcomes.values())
     verdict = _verdict(good, device, side)
     path = arguments.out or result_path("gpu_check", content["environment"], device)
@@ -170,6 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=STEPS, help="training steps of each recipe to compare")
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1) // 2), help="parts at a time")
     parser.add_argument("--timeout", type=float, default=1200, help="seconds for one part")
+    parser.add_argument("--budget", type=float, default=BUDGET, help="seconds in all; timings take the rest, 0: none")
     parser.add_argument("--only", action="append", metavar="TEXT", help="only parts whose title holds TEXT")
     parser.add_argument("--ops", nargs="+", default=[], metavar="OP", help="only the cases of these ops")
     parser.add_argument("--part", help=argparse.SUPPRESS)

@@ -41,13 +41,14 @@ class Part:
     """A piece of work for one process; ``side`` is None for the CPU half alone.
 
     Attributes:
-        kind: ``"ops"``, ``"steps"``, ``"training"`` or ``"controls"``.
+        kind: ``"ops"``, ``"steps"``, ``"training"``, ``"controls"`` or ``"timings"``.
         subject: the plan's name, the recipe's name, or nothing.
         side: what the CPU is compared with.
         steps: training steps of a ``"steps"`` part.
         repeats: how often the ops are computed on the other side.
         data_dir: for :func:`dettriton.data.load`.
-        ops: of an ``"ops"`` part, the only ops whose cases are computed; none named for all of them.
+        ops: of an ``"ops"`` or ``"timings"`` part, the only ops whose cases are computed; none named for all of them.
+        seconds: after which a ``"timings"`` part begins no further case.
     """
 
     kind: str
@@ -57,6 +58,7 @@ class Part:
     repeats: int = 1
     data_dir: str | None = None
     ops: tuple[str, ...] = ()
+    seconds: float = 0
 
     @property
     def title(self) -> str:
@@ -75,7 +77,8 @@ class Part:
 
 def run_part(part: Part) -> dict[str, dict[str, Any]]:
     """The outcome of every check of a part by name; each has a ``"verdict"``."""
-    return {"ops": _ops, "steps": _steps, "training": _training, "controls": _controls}[part.kind](part)
+    kinds = {"ops": _ops, "steps": _steps, "training": _training, "controls": _controls, "timings": _timings}
+    return kinds[part.kind](part)
 
 
 def recipe_names() -> list[str]:
@@ -187,6 +190,12 @@ def _controls(part: Part) -> dict[str, dict[str, Any]]:
     from negative_controls import CONTROLS, run_control
 
     return {control.name: _reported(lambda c=control: run_control(c, part.side.device)) for control in CONTROLS}
+
+
+def _timings(part: Part) -> dict[str, dict[str, Any]]:
+    from gpu_timings import measure_part
+
+    return measure_part(part)
 
 
 def _reported(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -1,54 +1,23 @@
-"""Where results lie and what every result file says first: versions, hardware, contract."""
+"""Result files of the benchmarks in this folder; how they are named and written is the package's."""
 
-from __future__ import annotations
-
-import json
-import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from dettriton.benchmarks.reporting import (
+    BENCHMARK,
+    RESULTS,
+    header,
+    print_table,
+    read_json,
+    result_path,
+    write_json,
+)
 
-from dettriton.environment import environment
-from dettriton.files import atomic_write
-
-RESULTS = Path(__file__).parent / "results"
-
-
-def result_path(benchmark: str, facts: Mapping[str, Any], device: str = "cpu") -> Path:
-    """``results/<benchmark>-<device>-torch<v>-triton<v>.json``."""
-    hardware = facts["gpus"][0]["name"] if device == "cuda" and facts["gpus"] else facts["cpu"]
-    packages = facts["packages"]
-    words = f"{benchmark}-{hardware}-torch{packages['torch']}-triton{packages['triton']}"
-    return RESULTS / (re.sub(r"[^\w.+-]+", "_", words) + ".json")
+__all__ = ["RESULTS", "header", "print_table", "read_json", "result_path", "speed_results", "write_json"]
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write readable JSON so that the file is whole or absent; its folder is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a result file, or an empty one if there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def header(benchmark: str, device: str = "cpu") -> dict[str, Any]:
-    """What a result file begins with."""
-    return {"benchmark": benchmark, "device": device, "environment": environment()}
-
-
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, markdown: bool = False) -> None:
-    """Print a table, for a terminal or as Markdown."""
-    if markdown:
-        print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
-        for row in rows:
-            print(f"| {' | '.join(row)} |")
-        return
-    table = Table(*columns, title=title)
-    for row in rows:
-        table.add_row(*row)
-    Console(width=max(100, Console().width)).print(table)
+def speed_results(folder: Path = RESULTS) -> list[dict[str, Any]]:
+    """What ``dettriton bench`` and the GPU check's timings measured on each machine, GPUs first."""
+    found = [read_json(path) for path in sorted(folder.glob("*.json"))]
+    speeds = [content for content in found if content.get("benchmark") == BENCHMARK]
+    return sorted(speeds, key=lambda content: content["device"] == "cpu")

@@ -1,8 +1,9 @@
-"""README.md's and CONTRACT.md's tables of ops, hashes and environments, and the zoo's cards.
+"""README.md's and CONTRACT.md's tables of ops, hashes, environments and speed, and the zoo's cards.
 
     python bench/write_tables.py
 
-They are generated from the ops' contracts, the zoo's manifest and the results of bench/environments.py.
+They are generated from the ops' contracts, the zoo's manifest and the results of bench/environments.py and of
+`dettriton bench`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cpu_matrix import ENVIRONMENTS, OF_COMPILED_LOOPS, RESUMED
+from reporting import speed_results
 
 import dettriton.ops
 from dettriton import zoo
+from dettriton.benchmarks.tables import machine_line, steps_table
+from dettriton.benchmarks.tables import ops_table as speed_of_ops
 from dettriton.files import atomic_write
 from dettriton.ops._contract import CONTRACTS, FAMILIES, Contract
 from dettriton.ops._torch_refuses import REFUSED
@@ -113,11 +117,23 @@ def environments_table() -> str:
     return "\n".join(lines)
 
 
+def speed_tables() -> str:
+    """README's: whole steps and ops on each machine that was measured."""
+    found = speed_results()
+    parts = []
+    if all(content["device"] == "cpu" for content in found):
+        parts.append("On a GPU: **not yet measured on a GPU** (`python bench/gpu_check.py` does it).")
+    for content in found:
+        parts += [machine_line(content), steps_table(content), speed_of_ops(content)]
+    return "\n\n".join(parts)
+
+
 TABLES = {
     ROOT / "README.md": {
         "hashes": hashes_table,
         "zoo": zoo_table,
         "environments": environments_table,
+        "speed": speed_tables,
         "ops": ops_table,
         "refused by torch": refused_table,
     },

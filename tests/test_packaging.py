@@ -1,5 +1,6 @@
 """What the wheel must hold. Needs the source tree; elsewhere the installed package is what every other test imports."""
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -40,6 +41,19 @@ def test_the_wheel_holds_every_module_and_data_file(tmp_path):
                 expected.add("/".join([*package.split("."), *path.relative_to(ROOT / folder).parts]))
     assert expected <= held
     assert {name.split("/")[0] for name in held} <= {"dettriton", wheel.name.rsplit("-", 3)[0] + ".dist-info"}
+
+
+@pytest.mark.heavy
+def test_the_wheel_alone_can_measure(tmp_path):
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    script = "import sys, dettriton; assert 'site' in dettriton.__file__; from dettriton.cli import main; main()"
+    arguments = ["bench", "--size", "small", "--op", "matmul", "--json", "out.json"]
+    variables = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=tmp_path, env=variables, check=False)
+    assert done.returncode == 0 and (tmp_path / "out.json").exists()
 
 
 def test_importing_the_top_package_loads_nothing_heavy():

@@ -16,7 +16,7 @@ CANNOT_RUN = 2
 INTERRUPTED = 130
 TERMINATED = 143
 
-_COMMANDS = ("verify", "train", "diff", "evaluate", "export", "study", "zoo", "doctor")
+_COMMANDS = ("verify", "train", "diff", "evaluate", "export", "study", "bench", "zoo", "doctor", "aot")
 
 
 class _Commands(click.Group):
