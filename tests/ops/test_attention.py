@@ -187,7 +187,13 @@ def test_verify_masks_of_any_rank(shape):
     assert all(same_bits(o, composition(q, k, v, mask)) for o in results)
 
 
-@pytest.mark.parametrize("arguments", [{"is_causal": True, **DROPPING}, {"attn_mask": gaussian(17, 40, seed=8)}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"is_causal": True, **DROPPING},
+        pytest.param({"attn_mask": gaussian(17, 40, seed=8)}, marks=pytest.mark.heavy),
+    ],
+)
 def test_verify_tiles_do_not_matter(arguments, monkeypatch):
     given = operands((17, 34), (40, 34), (40, 33))
 
