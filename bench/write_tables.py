@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import thread_scaling
 from cpu_matrix import ENVIRONMENTS, OF_COMPILED_LOOPS, RESUMED
-from reporting import speed_results
+from reporting import RESULTS, read_json, speed_results
 
 import dettriton.ops
 from dettriton import zoo
@@ -128,12 +129,18 @@ def speed_tables() -> str:
     return "\n\n".join(parts)
 
 
+def threads_table() -> str:
+    """README's: what whole steps gain from threads on each CPU that was measured."""
+    return "\n\n".join(thread_scaling.table(read_json(p)) for p in sorted(RESULTS.glob("threads-*.json")))
+
+
 TABLES = {
     ROOT / "README.md": {
         "hashes": hashes_table,
         "zoo": zoo_table,
         "environments": environments_table,
         "speed": speed_tables,
+        "threads": threads_table,
         "ops": ops_table,
         "refused by torch": refused_table,
     },

@@ -83,6 +83,7 @@ def test_verify_the_interpreted_kernels_end_to_end(out, capsys):
     assert [p.name for p in out.parent.iterdir()] == ["check.json"]
 
 
+@pytest.mark.heavy
 def test_verify_the_cpu_half_of_a_copy_from_another_directory(tmp_path):
     bench = Path(gpu_check.__file__).parent
     shutil.copytree(bench, tmp_path / "bench", ignore=shutil.ignore_patterns("results", "__pycache__"))

@@ -24,7 +24,9 @@ def by_name(name):
     return next(c for c in CASES if c.name == name)
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.heavy if n.startswith("conv") else []) for n in QUICK]
+)
 @pytest.mark.parametrize("plan", PLANS, ids=lambda p: p.name)
 def test_verify_launch_plans_do_not_matter(plan, name):
     with launched_by(plan):

@@ -154,6 +154,7 @@ def test_verify_gradient_of_a_float_mask(shape):
         assert [same_bits(a, b) for a, b in zip(ours, parts, strict=True)] == [True] * 5
 
 
+@pytest.mark.heavy
 def test_verify_repeated_heads_and_broadcast_batches():
     q, k, v = operands((1, 4, 5, 7), (2, 6, 7), (2, 6, 3))
     fused = on_both_engines(values_and_grads, lambda *x: scaled_dot_product_attention(*x, enable_gqa=True), q, k, v)

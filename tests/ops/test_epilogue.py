@@ -59,7 +59,12 @@ def agree(first, second, any_nan=False):
 
 
 @pytest.mark.parametrize(
-    ("name", "activation"), [*((n, a) for n in OPS for a in ("relu", "gelu")), *(("linear", a) for a in APART)]
+    ("name", "activation"),
+    [
+        *((n, "relu") for n in OPS),
+        *(pytest.param(n, "gelu", marks=[] if n in ("linear", "conv1d") else pytest.mark.heavy) for n in OPS),
+        *(("linear", a) for a in APART),
+    ],
 )
 def test_verify_the_bits_of_its_parts(name, activation):
     together, apart, inputs = fused_and_parts(name, activation)

@@ -11,7 +11,7 @@ from environments import COMPARED, Job, run_job
 from dettriton import zoo
 
 PLACES = (*filter(runs_here, ENVIRONMENTS), *MORE_ENVIRONMENTS[-1:], *OF_COMPILED_LOOPS, RESUMED)
-ALWAYS = ("ATEN_CPU_CAPABILITY=default", "DETTRITON_NUMBA=0")
+ALWAYS = ("DETTRITON_NUMBA=0",)
 EMBEDDED = ("med_cnn.digits", *(name for name in zoo.names() if name.endswith(".rhythm_sim")))
 ON_FILES = sorted(set(zoo.names()) - set(EMBEDDED))
 ONE_THREAD = next(place for place in PLACES if place.name == "1 thread")
