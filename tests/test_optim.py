@@ -213,6 +213,7 @@ def digests(capability: str) -> tuple[list[str], list[str]]:
     return hashes[:2], hashes[2:]
 
 
+@pytest.mark.heavy
 @two_capabilities
 def test_verify_cpu_capability_does_not_matter():
     assert digests("default")[0] == digests("avx2")[0]

@@ -115,6 +115,7 @@ def test_verify_a_recipe_trains_on_made_data(name):
     assert all(p.isfinite().all() for p in run.model.parameters())
 
 
+@pytest.mark.heavy
 def test_verify_a_full_size_network_has_the_same_bits_under_other_threads():
     name, here = "ecg_inceptiontime.ptbxl_superclass", torch.get_num_threads()
     run, losses = first_steps(name)
