@@ -89,6 +89,8 @@ class _Optimizer(LightOptimizer):
     _UNSUPPORTED = ("amsgrad", "maximize", "foreach", "fused", "capturable", "differentiable")
     _RANGES: ClassVar[dict[str, Callable[[Any], bool]]]
     _MOMENTS: ClassVar[tuple[str, ...]]
+    _kernel: ClassVar[Callable[..., None]]
+    _loop: ClassVar[Callable[..., None]]
 
     def _check_group(self, group: dict[str, Any]) -> None:
         name = type(self).__name__
@@ -128,10 +130,10 @@ class _Optimizer(LightOptimizer):
             for progress, params in alike.items():
                 by_device, others = self._split(params)
                 for fused in by_device:
-                    self._launch([self._row(p) for p in fused], group, progress)
+                    self._in_place(self._kernel, [self._row(p) for p in fused], group, progress)
                 if compiles():
                     looped, others = self._split_contiguous(others)
-                    self._loop([self._row(p) for p in looped], group, progress)
+                    self._in_place(self._loop, [self._row(p) for p in looped], group, progress)
                 for pack in _packs(others):
                     self._update(pack, group, progress)
         return loss
@@ -182,10 +184,10 @@ class _Optimizer(LightOptimizer):
     def _update(self, params: list[torch.Tensor], group: dict[str, Any], progress: Any) -> None:
         raise NotImplementedError
 
-    def _launch(self, rows: list[list[torch.Tensor]], group: dict[str, Any], progress: Any) -> None:
-        raise NotImplementedError
-
-    def _loop(self, rows: list[list[torch.Tensor]], group: dict[str, Any], progress: Any) -> None:
+    def _in_place(
+        self, update: Callable[..., None], rows: list[list[torch.Tensor]], group: dict[str, Any], progress: Any
+    ) -> None:
+        """Update rows by ``_kernel`` or ``_loop``, which take the same arguments."""
         raise NotImplementedError
 
 
@@ -209,6 +211,7 @@ class SGD(_Optimizer):
     """
 
     _MOMENTS: ClassVar = ("momentum_buffer",)
+    _kernel, _loop = staticmethod(sgd_triton), staticmethod(compiled_optim.update_sgd)
     _RANGES: ClassVar = {"lr": _not_negative, "momentum": _not_negative, "weight_decay": _not_negative}
 
     def __init__(
@@ -254,15 +257,8 @@ class SGD(_Optimizer):
             g = g + b * momentum_ if group["nesterov"] else b
         _scatter(p.sub_(g * lr), params)
 
-    def _launch(self, rows: list[list[torch.Tensor]], group: dict[str, Any], progress: bool) -> None:
-        self._in_place(sgd_triton, rows, group, progress)
-
-    def _loop(self, rows: list[list[torch.Tensor]], group: dict[str, Any], progress: bool) -> None:
-        self._in_place(compiled_optim.update_sgd, rows, group, progress)
-
-    @staticmethod
     def _in_place(
-        update: Callable[..., None], rows: list[list[torch.Tensor]], group: dict[str, Any], progress: bool
+        self, update: Callable[..., None], rows: list[list[torch.Tensor]], group: dict[str, Any], progress: bool
     ) -> None:
         constants = (group["lr"], group["weight_decay"], group["momentum"], 1 - group["dampening"])
         rows = rows if group["momentum"] != 0 else [row[:2] for row in rows]
@@ -293,6 +289,7 @@ class Adam(_Optimizer):
     """
 
     _MOMENTS: ClassVar = ("exp_avg", "exp_avg_sq")
+    _kernel, _loop = staticmethod(adam_triton), staticmethod(compiled_optim.update_adam)
     _RANGES: ClassVar = {
         "lr": _not_negative,
         "eps": _not_negative,
@@ -336,13 +333,11 @@ class Adam(_Optimizer):
         correction = math.sqrt(1 - repeated_power(beta2, step))
         return rate, correction, group["eps"], beta1, 1 - beta1, beta2, 1 - beta2, decay, 1 - lr * decay
 
-    def _launch(self, rows: list[list[torch.Tensor]], group: dict[str, Any], progress: int) -> None:
+    def _in_place(
+        self, update: Callable[..., None], rows: list[list[torch.Tensor]], group: dict[str, Any], progress: int
+    ) -> None:
         flags = {"decay": group["weight_decay"] != 0, "decoupled": group["decoupled_weight_decay"]}
-        adam_triton(rows, *self._constants(group, progress), **flags)
-
-    def _loop(self, rows: list[list[torch.Tensor]], group: dict[str, Any], progress: int) -> None:
-        flags = {"decay": group["weight_decay"] != 0, "decoupled": group["decoupled_weight_decay"]}
-        compiled_optim.update_adam(rows, *self._constants(group, progress), **flags)
+        update(rows, *self._constants(group, progress), **flags)
 
     def _update(self, params: list[torch.Tensor], group: dict[str, Any], progress: int) -> None:
         decay = group["weight_decay"]

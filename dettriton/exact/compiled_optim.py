@@ -19,7 +19,7 @@ def update_adam(rows: Rows, *constants: float, decay: bool, decoupled: bool) -> 
     numbers = _binary32(constants)
     for row in rows:
         _each(adam, row, decay, decay and decoupled, numbers=numbers)
-    _changed(rows, (0, 2, 3))
+    tell_autograd(rows, (0, 2, 3))
 
 
 def update_sgd(
@@ -31,7 +31,7 @@ def update_sgd(
     for row in rows:
         # Without a buffer its place is never read.
         _each(sgd, (*row, row[0])[:3], decay != 0, buffered, started, nesterov, numbers=numbers)
-    _changed(rows, (0, 2) if buffered else (0,))
+    tell_autograd(rows, (0, 2) if buffered else (0,))
 
 
 def _each(loop: Callable, tensors: Sequence[torch.Tensor], *flags: bool, numbers: Sequence[np.float32]) -> None:
@@ -44,7 +44,7 @@ def _binary32(values: Sequence[float]) -> list[np.float32]:
     return [np.float32(value) for value in values]
 
 
-def _changed(rows: Rows, columns: Sequence[int]) -> None:
+def tell_autograd(rows: Rows, columns: Sequence[int]) -> None:
     """Tell autograd of the changes that it could not see."""
     for row in rows:
         torch.autograd.graph.increment_version([row[c] for c in columns])

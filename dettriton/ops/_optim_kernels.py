@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from dettriton.exact.compiled_optim import tell_autograd
 from dettriton.ops._launch import Variant, jit, kernel, tl
 
 BLOCK = 1024
@@ -163,12 +164,6 @@ def _scale_kernel(addresses_ptr, chunks_ptr, factor_ptr, BLOCK: tl.constexpr = B
         tl.store(g_ptr + place, g * factor, mask=mask)
 
 
-def _changed(rows: Sequence[Sequence[torch.Tensor]], columns: Sequence[int]) -> None:
-    """Tell autograd of the changes that it could not see."""
-    for row in rows:
-        torch.autograd.graph.increment_version([row[c] for c in columns])
-
-
 def sgd_triton(
     rows: Sequence[Sequence[torch.Tensor]],
     lr: float,
@@ -186,7 +181,7 @@ def sgd_triton(
         flags |= {"STARTED": False, "NESTEROV": False}
     constants = _binary32(lr, decay, momentum, rest)
     _sgd_kernel((len(tables.chunks),), *tables, *constants, **flags, CHUNK=CHUNK)
-    _changed(rows, (0, 2) if momentum != 0 else (0,))
+    tell_autograd(rows, (0, 2) if momentum != 0 else (0,))
 
 
 def adam_triton(rows: Sequence[Sequence[torch.Tensor]], *constants: float, decay: bool, decoupled: bool) -> None:
@@ -194,7 +189,7 @@ def adam_triton(rows: Sequence[Sequence[torch.Tensor]], *constants: float, decay
     tables = tables_for(rows)
     flags = {"DECAY": int(decay), "DECOUPLED": int(decay and decoupled)}
     _adam_kernel((len(tables.chunks),), *tables, *_binary32(*constants), **flags, CHUNK=CHUNK)
-    _changed(rows, (0, 2, 3))
+    tell_autograd(rows, (0, 2, 3))
 
 
 def scale_triton(tensors: Sequence[torch.Tensor], factor: torch.Tensor) -> None:
@@ -202,7 +197,7 @@ def scale_triton(tensors: Sequence[torch.Tensor], factor: torch.Tensor) -> None:
     rows = [(t,) for t in tensors]
     tables = tables_for(rows)
     _scale_kernel((len(tables.chunks),), *tables, factor, CHUNK=CHUNK)
-    _changed(rows, (0,))
+    tell_autograd(rows, (0,))
 
 
 def _binary32(*values: float) -> list[float]:
