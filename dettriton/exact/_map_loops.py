@@ -96,15 +96,9 @@ def _round_map(total, unit, bias, placing, map_h, map_w, out_size, start, y):
 
 
 @jit
-def _run(geometry, out_size):
-    """Elements from the first output to the last, where outputs lie as in a map."""
-    if out_size[0] == 0 or out_size[1] == 0 or out_size[2] == 0:
-        return 0
-    return ((out_size[0] - 1) * geometry[8] + out_size[1] - 1) * geometry[9] + out_size[2]
-
-
-@jit
-def direct(x, scale, units, weight, unit_channels, bias, geometry, phases, terms, placing, out_size, groups, span, y):
+def direct(
+    x, scale, units, weight, unit_channels, bias, geometry, phases, terms, placing, out_size, run, groups, span, y
+):  # fmt: skip
     """Convolve by adding shifted maps, where few outputs share a map: no columns, and the result is rounded in place.
 
     Args:
@@ -115,11 +109,11 @@ def direct(x, scale, units, weight, unit_channels, bias, geometry, phases, terms
         geometry, phases: of the maps.
         terms: where each term's map starts in the maps of a group.
         placing: as for ``round_maps``.
+        run: elements from the first output to the last, where outputs lie as in a map.
         span: samples: first, and after the last.
     """
     outputs, count = unit_channels.size // groups, terms.size
     map_d, map_h, map_w = geometry[7], geometry[8], geometry[9]
-    run = _run(geometry, out_size)
     maps = np.empty(geometry[0] * phases.size // 5 * map_d * map_h * map_w)
     total, other, scales = np.empty(run), np.empty(run), np.empty(geometry[0])
     size = geometry[1] * geometry[2] * geometry[3]
@@ -147,9 +141,9 @@ def direct(x, scale, units, weight, unit_channels, bias, geometry, phases, terms
 
 
 @jit
-def _fill_outputs(grad, start, scales, geometry, out_size, maps):
+def _fill_outputs(grad, start, scales, geometry, out_size, run, maps):
     """One sample's outputs as grid integers that lie as in a map, with 0 between the rows."""
-    run, at = _run(geometry, out_size), start
+    at = start
     count = np.uint64(out_size[2])
     maps[:] = 0.0
     for o in range(scales.size):
@@ -201,7 +195,9 @@ def _flush(sums, total):
 
 
 @jit
-def direct_weight_grad(grad, x, grad_scale, x_scale, geometry, phases, terms, out_size, groups, exact, span, total):
+def direct_weight_grad(
+    grad, x, grad_scale, x_scale, geometry, phases, terms, out_size, run, groups, exact, span, total
+):
     """Add the samples' part of the gradient to the weight: dot products of upstream gradients and shifted maps.
 
     Args:
@@ -210,12 +206,13 @@ def direct_weight_grad(grad, x, grad_scale, x_scale, geometry, phases, terms, ou
         grad_scale, x_scale: of the channels' grids.
         geometry, phases: of the maps of ``x``.
         terms: where each term's map starts in the maps of a group; a multiple of four terms.
+        run: as for :func:`direct`.
         exact: how many products binary64 adds exactly.
         span: samples: first, and after the last.
         total: int64 ``(groups * outputs, terms)``, added to.
     """
     channels, outputs, count = geometry[0], grad_scale.size // groups, terms.size
-    run, size = _run(geometry, out_size), geometry[1] * geometry[2] * geometry[3]
+    size = geometry[1] * geometry[2] * geometry[3]
     positions = out_size[0] * out_size[1] * out_size[2]
     maps = np.empty(channels * phases.size // 5 * geometry[7] * geometry[8] * geometry[9])
     upstream, sums, unused = np.empty(outputs * run), np.zeros(outputs * count), np.zeros(count)
@@ -227,7 +224,7 @@ def direct_weight_grad(grad, x, grad_scale, x_scale, geometry, phases, terms, ou
             start = (n * groups * channels + inputs) * size
             _fill_maps(x, start, x_scale[inputs : inputs + channels], geometry, phases, maps)
             start = (n * groups * outputs + results) * positions
-            _fill_outputs(grad, start, grad_scale[results : results + outputs], geometry, out_size, upstream)
+            _fill_outputs(grad, start, grad_scale[results : results + outputs], geometry, out_size, run, upstream)
             for begin in range(0, run, chunk):
                 length = min(chunk, run - begin)
                 if room < length:

@@ -93,7 +93,7 @@ class _Operand:
             weight[..., : matrix.shape[2]] = matrix.numpy()
         size, samples = np.array(gather.out_size, np.int64), self.x.shape[0]
         operand = (flat(self.x), self.scale, self.unit, weight.reshape(-1), into.unit, into.bias)
-        places = geometry, gather.shifted.phases, terms, into.placing, size, self.groups
+        places = geometry, gather.shifted.phases, terms, into.placing, size, gather.shifted.run, self.groups
 
         def of_samples(first: int, last: int) -> None:
             direct(*operand, *places, np.array((first, last), np.int64), into.y)
@@ -192,7 +192,7 @@ def _weight_grad_directly(
 ) -> torch.Tensor:
     terms, geometry = gather.shifted_terms(g.groups)
     given = flat(grad), flat(x), grad_scale, x_scale, geometry, gather.shifted.phases, terms
-    rest = np.array(g.out_size, np.int64), g.groups, exact_terms(bits)
+    rest = np.array(g.out_size, np.int64), gather.shifted.run, g.groups, exact_terms(bits)
     parts = shares(g.batch, g.terms_weight_grad * g.out_channels * g.terms_forward)
     found = np.zeros((len(parts), g.out_channels, terms.size), np.int64)
 

@@ -16,9 +16,9 @@ import torch
 from dettriton.exact.convolution import Geometry
 from dettriton.exact.grid import PRECISION_DIGITS
 from dettriton.ops._device import grid_exponent, grid_integer
+from dettriton.ops._digits import store_digits
 from dettriton.ops._launch import Variant, blocks, kernel, tl
 from dettriton.ops._plans import PADDING
-from dettriton.ops._row_planes import store_digits
 
 BLOCK_P = 64
 BLOCK_C = 64

@@ -17,12 +17,11 @@ from dettriton.exact.convolution import Geometry
 from dettriton.exact.grid import PRECISION_DIGITS, bits_of
 from dettriton.ops._conv_planes import up
 from dettriton.ops._device import grid_exponent, grid_integer
-from dettriton.ops._digits import grid_top
+from dettriton.ops._digits import grid_top, store_digits
 from dettriton.ops._epilogue import PLAIN
 from dettriton.ops._launch import Variant, blocks, kernel, tl
 from dettriton.ops._plans import LARGE, NARROW, PADDING, SMALL, choose, for_runs, planned
 from dettriton.ops._product import add_products, carried, exact_total, part_of_columns, round_totals
-from dettriton.ops._row_planes import store_digits
 
 COPIES = 4
 BLOCK = 256

@@ -8,10 +8,20 @@ import torch
 
 from dettriton.exact.grid import PRECISION_DIGITS, bits_of
 from dettriton.ops._device import grid_exponent, grid_integer, magnitude_bits
-from dettriton.ops._launch import Variant, blocks, kernel, tl
+from dettriton.ops._launch import Variant, blocks, jit, kernel, tl
 
 BLOCK = 1024
 TILES = 8
+
+
+@jit
+def store_digits(rest, planes_ptr, plane, at, mask, DIGITS: tl.constexpr):
+    """Store grid integers as balanced base-128 digits, lowest first, each in its plane."""
+    for digit in tl.static_range(DIGITS - 1):
+        low = ((rest + 64) & 127) - 64
+        tl.store(planes_ptr + digit * plane + at, low.to(tl.int8), mask=mask)
+        rest = (rest - low) >> 7
+    tl.store(planes_ptr + (DIGITS - 1) * plane + at, rest.to(tl.int8), mask=mask)
 
 
 @kernel("*fp32 *i32 i64 i64 i64")
@@ -35,11 +45,7 @@ def _digits_kernel(x_ptr, top_ptr, planes_ptr, n, kept, inner, DIGITS: tl.conste
     mask = i < n
     exponent = grid_exponent(tl.load(top_ptr + (i // inner) % kept, mask=mask, other=0))
     rest = grid_integer(tl.load(x_ptr + i, mask=mask, other=0.0), exponent, 7 * DIGITS - 1)
-    for digit in tl.static_range(DIGITS - 1):
-        low = ((rest + 64) & 127) - 64
-        tl.store(planes_ptr + digit * n + i, low.to(tl.int8), mask=mask)
-        rest = (rest - low) >> 7
-    tl.store(planes_ptr + (DIGITS - 1) * n + i, rest.to(tl.int8), mask=mask)
+    store_digits(rest, planes_ptr, n, i, mask, DIGITS)
 
 
 @dataclass(frozen=True)

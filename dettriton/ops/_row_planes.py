@@ -12,21 +12,12 @@ import torch
 
 from dettriton.exact.grid import PRECISION_DIGITS, bits_of
 from dettriton.ops._device import grid_exponent, grid_integer, magnitude_bits
+from dettriton.ops._digits import store_digits
 from dettriton.ops._launch import Variant, blocks, jit, kernel, tl
 from dettriton.ops._plans import PADDING
 
 BLOCK_R = 32
 TILES = 8
-
-
-@jit
-def store_digits(rest, planes_ptr, plane, at, mask, DIGITS: tl.constexpr):
-    """Store grid integers as balanced base-128 digits, lowest first, each in its plane."""
-    for digit in tl.static_range(DIGITS - 1):
-        low = ((rest + 64) & 127) - 64
-        tl.store(planes_ptr + digit * plane + at, low.to(tl.int8), mask=mask)
-        rest = (rest - low) >> 7
-    tl.store(planes_ptr + (DIGITS - 1) * plane + at, rest.to(tl.int8), mask=mask)
 
 
 @jit
