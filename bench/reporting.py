@@ -1,19 +1,21 @@
 """Result files of the benchmarks in this folder; how they are named and written is the package's."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dettriton.benchmarks.reporting import (
-    BENCHMARK,
-    RESULTS,
-    header,
-    print_table,
-    read_json,
-    result_path,
-    write_json,
-)
+from dettriton.benchmarks import reporting as packaged
+from dettriton.benchmarks.reporting import BENCHMARK, header, print_table, read_json, write_json
 
 __all__ = ["RESULTS", "header", "print_table", "read_json", "result_path", "speed_results", "write_json"]
+
+RESULTS = Path(__file__).resolve().parent / "results"
+"""Beside these scripts, wherever the package is installed."""
+
+
+def result_path(benchmark: str, facts: Mapping[str, Any], device: str = "cpu") -> Path:
+    """Where the result of a benchmark in this folder is written."""
+    return packaged.result_path(benchmark, facts, device, RESULTS)
 
 
 def speed_results(folder: Path = RESULTS) -> list[dict[str, Any]]:

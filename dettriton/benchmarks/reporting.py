@@ -21,11 +21,10 @@ LOAD = "load average before"
 """Of the machine: where it is not near 0, other work disturbed the times."""
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-RESULTS = CHECKOUT / "bench" / "results"
-"""Results of a checkout; elsewhere they lie in the current directory."""
+"""Where this package was imported from a checkout; where it is installed, a folder without ``bench``."""
 
 
-def result_path(benchmark: str, facts: Mapping[str, Any], device: str = "cpu", folder: Path = RESULTS) -> Path:
+def result_path(benchmark: str, facts: Mapping[str, Any], device: str, folder: Path) -> Path:
     """``<folder>/<benchmark>-<device>-torch<v>-triton<v>.json``, without the first word where ``benchmark`` is empty."""
     packages = facts["packages"]
     words = f"{hardware(facts, device)}-torch{packages['torch']}-triton{packages['triton']}"
@@ -34,7 +33,8 @@ def result_path(benchmark: str, facts: Mapping[str, Any], device: str = "cpu", f
 
 def results_folder() -> Path:
     """``bench/results`` of the checkout that this package was imported from, else the current directory."""
-    return RESULTS if (CHECKOUT / "pyproject.toml").exists() and RESULTS.is_dir() else Path()
+    results = CHECKOUT / "bench" / "results"
+    return results if (CHECKOUT / "pyproject.toml").exists() and results.is_dir() else Path()
 
 
 def hardware(facts: Mapping[str, Any], device: str) -> str:

@@ -107,6 +107,7 @@ def test_results_of_gpus_come_first(tmp_path):
 
 
 def test_readme_says_where_nothing_was_measured():
+    assert speed_results()
     on_gpu = any(found["device"] == "cuda" for found in speed_results())
     assert ("not yet measured on a GPU" in speed_tables()) is not on_gpu
 

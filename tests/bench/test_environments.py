@@ -3,6 +3,7 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import cpu_matrix
 import environments
@@ -202,8 +203,9 @@ def test_output_is_that_of_a_process_of_the_environment():
         cpu_matrix.output(FIRST, ["-c", "raise SystemExit(3)"])
 
 
-def test_result_files_are_named_after_the_machine():
-    name = reporting.result_path("matrix", FACTS).name
-    assert name == "matrix-a_cpu-torch2.0-triton3.0.json"
+def test_result_files_lie_beside_the_scripts_and_are_named_after_the_machine():
+    path = reporting.result_path("matrix", FACTS)
+    assert path.name == "matrix-a_cpu-torch2.0-triton3.0.json"
+    assert path.parent == Path(reporting.__file__).parent / "results"
     gpu = FACTS | {"gpus": [{"name": "A GPU 9000"}]}
     assert reporting.result_path("check", gpu, "cuda").name == "check-A_GPU_9000-torch2.0-triton3.0.json"

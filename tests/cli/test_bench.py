@@ -20,7 +20,7 @@ def run(*arguments):
 def measured(monkeypatch, tmp_path):
     """A benchmark of given cases in an empty directory, and what its file says."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(reporting, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(reporting, "CHECKOUT", tmp_path)
 
     def measure(cases, *arguments):
         made.install(monkeypatch.setattr, *cases)
@@ -112,7 +112,7 @@ def test_a_file_that_cannot_be_written_is_said_before_measuring(measured, monkey
 def test_results_are_named_after_the_device():
     facts = {"cpu": "A (R) CPU", "gpus": [{"name": "A GPU"}], "packages": {"torch": "2.0", "triton": "3.0"}}
     assert reporting.result_path("", facts, "cuda", Path()).name == "A_GPU-torch2.0-triton3.0.json"
-    assert reporting.result_path("x", facts).name == "x-A_R_CPU-torch2.0-triton3.0.json"
+    assert reporting.result_path("x", facts, "cpu", Path()).name == "x-A_R_CPU-torch2.0-triton3.0.json"
 
 
 def test_threads_are_of_the_run_alone(measured):
