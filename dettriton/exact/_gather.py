@@ -83,6 +83,18 @@ class Gather:
         return self._shifted_terms[groups]
 
     @cached_property
+    def places(self) -> np.ndarray:
+        """Where each output lies in a shifted map."""
+        depth, height, width = (np.arange(n) for n in self.out_size)
+        _, rows, columns = self.shifted.size
+        return ((depth[:, None, None] * rows + height[:, None]) * columns + width).reshape(-1)
+
+    @cached_property
+    def fours_of_places(self) -> np.ndarray:
+        """The same, filled up to a multiple of four."""
+        return np.pad(self.places, (0, -self.places.size % 4))
+
+    @cached_property
     def _shifted_terms(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         return {}
 

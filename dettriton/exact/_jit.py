@@ -62,15 +62,30 @@ def jit_of_integers(fn: Callable[..., Any]) -> Jitted:
     return Jitted(fn, _INTEGER_OPTIONS)
 
 
+class Intrinsic:
+    """LLVM instructions that a compiled loop of the same file has in it, where the compiler finds no good ones itself."""
+
+    def __init__(self, fn: Callable[..., Any]):
+        self.fn = fn
+        update_wrapper(self, fn)
+
+    @cached_property
+    def resolved(self) -> Any:
+        """What numba makes of the function."""
+        from numba.extending import intrinsic
+
+        return intrinsic(prefer_literal=True)(self.fn)
+
+
 def _compiled(fn: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
     import numba
 
     for name, value in fn.__globals__.items():
-        if isinstance(value, Jitted) and name in fn.__code__.co_names:
+        if isinstance(value, (Jitted, Intrinsic)) and name in fn.__code__.co_names:
             # numba's cache asks whether the caller's file changed, not whether the callee's did
             if value.fn.__code__.co_filename != fn.__code__.co_filename:
                 raise TypeError(f"{fn.__name__} calls {name} of another file, whose changes its cache would not see")
-            fn.__globals__[name] = value.dispatcher
+            fn.__globals__[name] = value.dispatcher if isinstance(value, Jitted) else value.resolved
     try:
         return numba.njit(fn, cache=True, **options)
     except RuntimeError:

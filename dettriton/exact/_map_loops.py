@@ -8,10 +8,14 @@ index by dimension (it may be outside), the first column of its map that is insi
 
 import numpy as np
 
-from dettriton.exact._jit import jit, jit_of_integers
+from dettriton.exact._jit import Intrinsic, jit, jit_of_integers
 
 _CANONICAL_NAN = np.float32(np.nan)
 _CHUNK = 256
+TILE = 32
+"""Sums that are kept in registers: two vectors of four for each of four rows."""
+_ROWS = 4
+_LANES = TILE // _ROWS
 
 
 @jit
@@ -43,33 +47,89 @@ def _fill_maps(x, start, scales, geometry, phases, maps):
                     at += map_w
 
 
-@jit_of_integers
-def _add_terms(maps, terms, weights, start, stop, total):
-    """``total += weights @ maps[terms]`` for the elements from ``start`` to before ``stop``, four terms at a time."""
-    count, to = np.uint64(stop - start), np.uint64(start)
-    for t in range(0, terms.size, 4):
-        a, b = np.uint64(terms[t] + start), np.uint64(terms[t + 1] + start)
-        c, d = np.uint64(terms[t + 2] + start), np.uint64(terms[t + 3] + start)
-        wa, wb, wc, wd = weights[t], weights[t + 1], weights[t + 2], weights[t + 3]
-        for i in range(count):
-            total[to + i] = (((total[to + i] + maps[a + i] * wa) + maps[b + i] * wb) + maps[c + i] * wc) + maps[
-                d + i
-            ] * wd
+@Intrinsic
+def _sum_tile(_, rows, adds, vectors, steps, start, scalars, places, bases, total, at, pitch):
+    """A tile of sums of products, ``TILE // rows`` elements wide, that stays in registers; compilers' loops do not.
+
+    ``total[at + r * pitch + i]`` becomes, or grows by where ``adds``, the sum over all ``t`` of
+    ``scalars[bases[r] + places[t]] * vectors[start + steps[t] + i]``. ``rows`` and ``adds`` are literals, and there is at
+    least one ``t``. All numbers are integers whose sums are below 2**53: a processor may fuse as it likes.
+    """
+    from llvmlite import ir
+    from numba.core import types
+
+    height, width = rows.literal_value, TILE // rows.literal_value
+    vector, word, lane = ir.VectorType(ir.DoubleType(), width), ir.IntType(64), ir.IntType(32)
+    undefined, same_lane = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(lane, width), None)
+
+    def instructions(context, builder, signature, arguments):
+        def array(of):
+            return context.make_array(signature.args[of])(context, builder, arguments[of])
+
+        def load(data, index):
+            return builder.load(builder.gep(data, [index]))
+
+        def vector_at(data, index):
+            return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
+
+        steps, data, places, bases, total = array(3), array(5).data, array(6).data, array(7).data, array(8).data
+        offsets = [builder.add(arguments[9], builder.mul(arguments[10], word(r))) for r in range(height)]
+        rows_of = [builder.gep(data, [load(bases, word(r))]) for r in range(height)]
+        grows = adds.literal_value
+        first = [builder.load(vector_at(total, o), align=8) if grows else ir.Constant(vector, None) for o in offsets]
+        from_start = builder.gep(array(2).data, [arguments[4]])
+        before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        t, sums = builder.phi(word), [builder.phi(vector) for _ in range(height)]
+        elements = builder.load(vector_at(from_start, load(steps.data, t)), align=8)
+        place, following, finished = load(places, t), builder.add(t, word(1)), []
+        for row, running in zip(rows_of, sums, strict=True):
+            scalar = builder.insert_element(undefined, load(row, place), lane(0))
+            product = builder.fmul(builder.shuffle_vector(scalar, undefined, same_lane), elements, flags=("contract",))
+            finished.append(builder.fadd(running, product, flags=("contract",)))
+        for phi, initial, later in zip((t, *sums), (word(0), *first), (following, *finished), strict=True):
+            phi.add_incoming(initial, before)
+            phi.add_incoming(later, loop)
+        builder.cbranch(builder.icmp_signed("<", following, steps.nitems), loop, after)
+        builder.position_at_end(after)
+        for offset, done in zip(offsets, finished, strict=True):
+            builder.store(done, vector_at(total, offset), align=8)
+        return context.get_dummy_value()
+
+    given = rows, adds, vectors, steps, start, scalars, places, bases, total, at, pitch
+    return types.void(*given), instructions
 
 
-@jit_of_integers
-def _add_terms_twice(maps, terms, weights, others, start, stop, total, other):
-    """As :func:`_add_terms` for two outputs, which share what is read."""
-    count, to = np.uint64(stop - start), np.uint64(start)
-    for t in range(0, terms.size, 4):
-        a, b = np.uint64(terms[t] + start), np.uint64(terms[t + 1] + start)
-        c, d = np.uint64(terms[t + 2] + start), np.uint64(terms[t + 3] + start)
-        wa, wb, wc, wd = weights[t], weights[t + 1], weights[t + 2], weights[t + 3]
-        va, vb, vc, vd = others[t], others[t + 1], others[t + 2], others[t + 3]
-        for i in range(count):
-            xa, xb, xc, xd = maps[a + i], maps[b + i], maps[c + i], maps[d + i]
-            total[to + i] = (((total[to + i] + xa * wa) + xb * wb) + xc * wc) + xd * wd
-            other[to + i] = (((other[to + i] + xa * va) + xb * vb) + xc * vc) + xd * vd
+@jit
+def _rows(left):
+    """Outputs of the next tile where so many are left."""
+    return 4 if left >= 4 else 2 if left >= 2 else 1
+
+
+@jit
+def _pack(weight, outputs, count, packed):
+    """Weights ``(outputs, count)`` for one tile after another, each as ``(count, rows)``."""
+    o = 0
+    while o < outputs:
+        rows = _rows(outputs - o)
+        for t in range(count):
+            for r in range(rows):
+                packed[o * count + t * rows + r] = weight[(o + r) * count + t]
+        o += rows
+
+
+@jit
+def _add_maps(maps, terms, packed, places, rows, run, total, pitch):
+    """The sums of ``rows`` outputs for all elements of a run, the terms' weights being ``packed``."""
+    bases = np.arange(rows)
+    for start in range(0, run, TILE // rows):
+        if rows == 4:
+            _sum_tile(4, False, maps, terms, start, packed, places, bases, total, start, pitch)
+        elif rows == 2:
+            _sum_tile(2, False, maps, terms, start, packed, places, bases, total, start, pitch)
+        else:
+            _sum_tile(1, False, maps, terms, start, packed, places, bases, total, start, pitch)
 
 
 @jit
@@ -99,12 +159,12 @@ def _round_map(total, unit, bias, placing, map_h, map_w, out_size, start, y):
 def direct(
     x, scale, units, weight, unit_channels, bias, geometry, phases, terms, placing, out_size, run, groups, span, y
 ):  # fmt: skip
-    """Convolve by adding shifted maps, where few outputs share a map: no columns, and the result is rounded in place.
+    """Convolve by adding shifted maps: no columns are written, and the result is rounded in place.
 
     Args:
         x: binary32 ``(batch, groups * channels, depth, height, width)``.
         scale, units: of the samples' grids.
-        weight: grid integers ``(groups * outputs, terms)``; a multiple of four terms, those too many being 0.
+        weight: grid integers ``(groups * outputs, terms)``.
         unit_channels: of the grids of the outputs.
         geometry, phases: of the maps.
         terms: where each term's map starts in the maps of a group.
@@ -114,30 +174,97 @@ def direct(
     """
     outputs, count = unit_channels.size // groups, terms.size
     map_d, map_h, map_w = geometry[7], geometry[8], geometry[9]
-    maps = np.empty(geometry[0] * phases.size // 5 * map_d * map_h * map_w)
-    total, other, scales = np.empty(run), np.empty(run), np.empty(geometry[0])
+    elements, pitch = geometry[0] * phases.size // 5 * map_d * map_h * map_w, run + TILE
+    maps, scales = np.zeros(elements + TILE), np.empty(geometry[0])
+    total, packed, order = np.zeros(4 * pitch), np.empty(weight.size), np.arange(count)
+    for g in range(groups):
+        group = slice(g * outputs * count, (g + 1) * outputs * count)
+        _pack(weight[group], outputs, count, packed[group])
+    size = geometry[1] * geometry[2] * geometry[3]
+    plane = placing[1] * placing[2] * placing[3]
+    for n in range(span[0], span[1]):
+        adds = scale[n] != 0.0 and count > 0
+        for g in range(groups):
+            if adds:
+                scales[:] = scale[n]
+                start = (n * groups + g) * geometry[0] * size
+                _fill_maps(x, start, scales, geometry, phases, maps[:elements])
+            else:
+                total[:] = 0.0
+            o, end = g * outputs, (g + 1) * outputs
+            while o < end:
+                rows = _rows(end - o)
+                if adds:
+                    own = packed[o * count : (o + rows) * count]
+                    _add_maps(maps, terms, own, order * rows, rows, run, total, pitch)
+                for r in range(rows):
+                    unit, first = units[n] * unit_channels[o + r], (n * groups * outputs + o + r) * plane
+                    sums = total[r * pitch : r * pitch + run]
+                    _round_map(sums, unit, bias[o + r : o + r + 1], placing, map_h, map_w, out_size, first, y)
+                o += rows
+
+
+@jit
+def _pack_lanes(weight, outputs, count, packed):
+    """Weights ``(outputs, count)`` as ``(blocks of outputs, count, outputs of a block)``, with 0 for those too many."""
+    packed[:] = 0.0
+    for o in range(outputs):
+        block, lane = o // _LANES * count, o % _LANES
+        for t in range(count):
+            packed[(block + t) * _LANES + lane] = weight[o * count + t]
+
+
+@jit
+def _round_position(total, width, unit, bias, placing, out_size, start, y):
+    """The sums of one output, which lie ``width`` apart, to a map."""
+    at = np.uint64(0)
+    for d in range(out_size[0]):
+        for h in range(out_size[1]):
+            row = (d * placing[4] + placing[7]) * placing[2] + h * placing[5] + placing[8]
+            to, step_w = np.uint64(start + row * placing[3] + placing[9]), np.uint64(placing[6])
+            for i in range(np.uint64(out_size[2])):
+                value = np.float32(total[at] + 0.0) * unit
+                for plus in bias:
+                    value = np.float32(value) + plus
+                y[to + i * step_w] = value if value == value else _CANONICAL_NAN
+                at += np.uint64(width)
+
+
+@jit
+def direct_of_positions(
+    x, scale, units, weight, unit_channels, bias, geometry, phases, terms, placing, out_size, places, groups, span, y
+):  # fmt: skip
+    """As :func:`direct` with tiles of four positions and some outputs: nothing is computed between a map's rows.
+
+    Args:
+        places: where each output lies in a map, filled up to a multiple of four.
+    """
+    outputs, count = unit_channels.size // groups, terms.size
+    elements = geometry[0] * phases.size // 5 * geometry[7] * geometry[8] * geometry[9]
+    width = -(-outputs // _LANES) * _LANES
+    maps, scales = np.empty(elements), np.empty(geometry[0])
+    total, packed, steps = np.zeros(places.size * width), np.empty(groups * width * count), np.arange(count) * _LANES
+    for g in range(groups):
+        own = weight[g * outputs * count : (g + 1) * outputs * count]
+        _pack_lanes(own, outputs, count, packed[g * width * count : (g + 1) * width * count])
     size = geometry[1] * geometry[2] * geometry[3]
     plane = placing[1] * placing[2] * placing[3]
     for n in range(span[0], span[1]):
         for g in range(groups):
-            if scale[n] != 0.0:
+            if scale[n] != 0.0 and count > 0:
                 scales[:] = scale[n]
                 _fill_maps(x, (n * groups + g) * geometry[0] * size, scales, geometry, phases, maps)
-            for o in range(g * outputs, (g + 1) * outputs, 2):
-                pair = o + 1 < (g + 1) * outputs
-                weights, others = weight[o * count : (o + 1) * count], weight[(o + 1) * count : (o + 2) * count]
+                for o in range(0, width, _LANES):
+                    start = (g * width + o) * count
+                    for p in range(0, places.size, _ROWS):
+                        bases = places[p : p + _ROWS]
+                        _sum_tile(4, False, packed, steps, start, maps, terms, bases, total, p * width + o, width)
+            else:
                 total[:] = 0.0
-                other[:] = 0.0
-                for start in range(0, run if scale[n] != 0.0 else 0, _CHUNK):
-                    stop = min(start + _CHUNK, run)
-                    if pair:
-                        _add_terms_twice(maps, terms, weights, others, start, stop, total, other)
-                    else:
-                        _add_terms(maps, terms, weights, start, stop, total)
-                for which in range(2 if pair else 1):
-                    to, sums = o + which, other if which else total
-                    unit, first = units[n] * unit_channels[to], (n * groups * outputs + to) * plane
-                    _round_map(sums, unit, bias[to : to + 1], placing, map_h, map_w, out_size, first, y)
+            for o in range(outputs):
+                to = g * outputs + o
+                unit, first = units[n] * unit_channels[to], (n * groups * outputs + to) * plane
+                _round_position(total[o:], width, unit, bias[to : to + 1], placing, out_size, first, y)
 
 
 @jit
@@ -188,7 +315,77 @@ def _add_dots(grads, first, second, maps, terms, begin, length, sums, others):
 
 
 @jit
-def _flush(sums, total):
+def _fill_rows(grad, start, scales, positions, width, rows):
+    """One sample's outputs as grid integers, those of a position side by side: ``(positions, width)``."""
+    for o in range(scales.size):
+        scale, source, to = scales[o], np.uint64(start + o * positions), np.uint64(o)
+        for i in range(np.uint64(positions)):
+            value = np.rint(grad[source + i] * scale)
+            rows[to + i * np.uint64(width)] = value if scale != 0.0 else 0.0
+
+
+@jit
+def weight_grad_of_positions(
+    grad, x, grad_scale, x_scale, geometry, phases, terms, places, samples, groups, exact, span, total
+):
+    """Add the samples' part of the gradient to the weight, of some outputs and four terms at a time.
+
+    Args:
+        grad: binary32 ``(batch, groups * outputs, positions)``.
+        x: binary32 ``(batch, groups * channels, depth, height, width)``.
+        grad_scale, x_scale: of the channels' grids.
+        geometry, phases: of the maps of ``x``.
+        terms: where each term's map starts in the maps of a group; a multiple of four terms.
+        places: where each position lies in a map.
+        samples: how many are kept as integers at once.
+        exact: how many products binary64 adds exactly; at least as many as there are positions.
+        span: samples: first, and after the last.
+        total: int64 ``(groups * outputs, terms)``, added to.
+    """
+    channels, outputs, count, positions = geometry[0], grad_scale.size // groups, terms.size, places.size
+    size, width = geometry[1] * geometry[2] * geometry[3], -(-outputs // _LANES) * _LANES
+    elements = channels * phases.size // 5 * geometry[7] * geometry[8] * geometry[9]
+    samples = min(samples, max(exact // positions, 1))
+    maps, rows = np.empty(samples * elements), np.zeros(samples * positions * width)
+    every, steps = np.empty(samples * positions, np.int64), np.arange(samples * positions) * width
+    for s in range(samples):
+        every[s * positions : (s + 1) * positions] = places + s * elements
+    sums = np.zeros(count * width)
+    for g in range(groups):
+        inputs, results, room = g * channels, g * outputs, exact
+        own = total[results * count : (results + outputs) * count]
+        for first in range(span[0], span[1], samples):
+            together = min(samples, span[1] - first)
+            for s in range(together):
+                start = ((first + s) * groups * channels + inputs) * size
+                scales, to = x_scale[inputs : inputs + channels], s * elements
+                _fill_maps(x, start, scales, geometry, phases, maps[to : to + elements])
+                start, to = ((first + s) * groups * outputs + results) * positions, s * positions * width
+                _fill_rows(grad, start, grad_scale[results : results + outputs], positions, width, rows[to:])
+            used = together * positions
+            if room < used:
+                _flush(sums, width, own)
+                room = exact
+            room -= used
+            for t in range(0, count, _ROWS):
+                bases = terms[t : t + _ROWS]
+                for o in range(0, width, _LANES):
+                    _sum_tile(4, True, rows, steps[:used], o, maps, every, bases, sums, t * width + o, width)
+        _flush(sums, width, own)
+
+
+@jit
+def _flush(sums, width, total):
+    """Add sums ``(terms, width)`` to int64 totals ``(outputs, terms)``, and begin again."""
+    count = sums.size // width
+    for t in range(count):
+        for o in range(total.size // count):
+            total[o * count + t] += np.int64(sums[t * width + o])
+    sums[:] = 0.0
+
+
+@jit
+def _flush_dots(sums, total):
     for i in range(sums.size):
         total[i] += np.int64(sums[i])
         sums[i] = 0.0
@@ -228,7 +425,7 @@ def direct_weight_grad(
             for begin in range(0, run, chunk):
                 length = min(chunk, run - begin)
                 if room < length:
-                    _flush(sums, own)
+                    _flush_dots(sums, own)
                     room = exact
                 room -= length
                 for o in range(0, outputs, 2):
@@ -237,4 +434,4 @@ def direct_weight_grad(
                     second = (o + 1 if pair else o) * run
                     mine = sums[o * count : (o + 1) * count]
                     _add_dots(upstream, o * run, second, maps, terms, begin, length, mine, others)
-        _flush(sums, own)
+        _flush_dots(sums, own)

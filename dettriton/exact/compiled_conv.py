@@ -19,14 +19,17 @@ from dettriton.exact._conv_loops import gather_columns, gather_runs, round_maps
 from dettriton.exact._gather import Block, Gather, forward_gather, input_grad_phases
 from dettriton.exact._grid_loops import grid_scales, quantize_grids, round_matrices
 from dettriton.exact._loops import flat, shares, spread
-from dettriton.exact._map_loops import direct, direct_weight_grad
+from dettriton.exact._map_loops import direct, direct_of_positions, direct_weight_grad, weight_grad_of_positions
 from dettriton.exact.compiled_dot import NO_BIAS, scratch
 from dettriton.exact.convolution import Geometry, Size
 from dettriton.exact.dot import exact_terms, integer_bmm, slices
 
 _BLOCK_ELEMENTS = 1 << 18
 """Of a block's columns, for each thread."""
-_LEAST_DIRECT_RUN = 48
+_LEAST_OUTPUTS_BY_POSITION = 4
+"""Of a group; with fewer, most of what a tile adds up would be padding."""
+_KEPT_POSITIONS = 256
+"""Of as many samples as have so many, a gradient to a weight is added up at once."""
 _MOST_DIRECT_MAPS = 1 << 16
 """Elements of a sample's padded maps, which are read for every output: beyond the cache, columns are quicker."""
 
@@ -87,16 +90,14 @@ class _Operand:
 
     def _directly(self, matrix: torch.Tensor, gather: Gather, into: _Result) -> None:
         terms, geometry = gather.shifted_terms(self.groups)
-        weight = matrix.numpy()
-        if terms.size != matrix.shape[2]:
-            weight = np.zeros((*matrix.shape[:2], terms.size))
-            weight[..., : matrix.shape[2]] = matrix.numpy()
-        size, samples = np.array(gather.out_size, np.int64), self.x.shape[0]
-        operand = (flat(self.x), self.scale, self.unit, weight.reshape(-1), into.unit, into.bias)
-        places = geometry, gather.shifted.phases, terms, into.placing, size, gather.shifted.run, self.groups
+        terms, samples = terms[: matrix.shape[2]], self.x.shape[0]
+        operand = (flat(self.x), self.scale, self.unit, flat(matrix), into.unit, into.bias)
+        places = geometry, gather.shifted.phases, terms, into.placing, np.array(gather.out_size, np.int64)
+        by_position = adds_by_position(gather, matrix.shape[1])
+        loop, rest = (direct_of_positions, gather.fours_of_places) if by_position else (direct, gather.shifted.run)
 
         def of_samples(first: int, last: int) -> None:
-            direct(*operand, *places, np.array((first, last), np.int64), into.y)
+            loop(*operand, *places, rest, self.groups, np.array((first, last), np.int64), into.y)
 
         spread(of_samples, samples, samples * matrix[0].numel() * math.prod(gather.out_size))
 
@@ -117,10 +118,15 @@ class _Operand:
 
 
 def adds_maps(gather: Gather, groups: int) -> bool:
-    """Whether shifted maps are added up: runs are long and hold little that is thrown away, and the maps fit a cache."""
-    maps, positions = gather.shifted, math.prod(gather.out_size)
-    elements = gather.channels // groups * maps.elements
-    return maps.run >= _LEAST_DIRECT_RUN and 2 * positions >= maps.run and elements <= _MOST_DIRECT_MAPS
+    """Whether shifted maps are added up: those of a sample fit a cache."""
+    return gather.channels // groups * gather.shifted.elements <= _MOST_DIRECT_MAPS
+
+
+def adds_by_position(gather: Gather, outputs: int) -> bool:
+    """Whether tiles of positions and outputs are fewer than tiles of outputs and runs, by what rounding them costs more."""
+    tiles_of_positions = -(-math.prod(gather.out_size) // 4) * -(-outputs // 8)
+    tiles_of_runs = -(-gather.shifted.run // 8) * (outputs // 4) + -(-gather.shifted.run // 16) * (outputs % 4)
+    return 1.1 * tiles_of_positions < tiles_of_runs
 
 
 def block_elements() -> int:
@@ -192,13 +198,20 @@ def _weight_grad_directly(
 ) -> torch.Tensor:
     terms, geometry = gather.shifted_terms(g.groups)
     given = flat(grad), flat(x), grad_scale, x_scale, geometry, gather.shifted.phases, terms
-    rest = np.array(g.out_size, np.int64), gather.shifted.run, g.groups, exact_terms(bits)
+    exact = exact_terms(bits)
     parts = shares(g.batch, g.terms_weight_grad * g.out_channels * g.terms_forward)
     found = np.zeros((len(parts), g.out_channels, terms.size), np.int64)
+    by_position = g.group_out >= _LEAST_OUTPUTS_BY_POSITION and g.positions <= exact
+    samples = max(_KEPT_POSITIONS // max(g.positions, 1), 1)
+    rest = np.array(g.out_size, np.int64), gather.shifted.run
 
     def of_parts(first: int, last: int) -> None:
         for i in range(first, last):
-            direct_weight_grad(*given, *rest, np.array(parts[i], np.int64), found[i].reshape(-1))
+            span, total = np.array(parts[i], np.int64), found[i].reshape(-1)
+            if by_position:
+                weight_grad_of_positions(*given, gather.places, samples, g.groups, exact, span, total)
+            else:
+                direct_weight_grad(*given, *rest, g.groups, exact, span, total)
 
     spread(of_parts, len(parts), math.inf)
     total = torch.from_numpy(found.sum(0)[:, : g.terms_forward])

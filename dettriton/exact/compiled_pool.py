@@ -47,7 +47,7 @@ def max_pooled_gradient(grad: torch.Tensor, taps: torch.Tensor, axes: Sequence[A
     grad_x = torch.empty(*grad.shape[: -len(axes)], *(axis.size for axis in axes))
     arrays = flat(grad), flat(taps), flat(grad_x), _geometry(axes)
     planes = math.prod(grad.shape[: -len(axes)])
-    spread(lambda first, last: max_pool_gradient(*arrays, first, last), planes, grad_x.numel())
+    spread(lambda first, last: max_pool_gradient(*arrays, first, last), planes, 2 * grad_x.numel())
     return grad_x
 
 

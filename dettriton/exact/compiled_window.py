@@ -15,6 +15,9 @@ from dettriton.exact._window_loops import (
     statistics,
 )
 
+_PASSES = 4
+"""What a windowed sum costs in units of a loop that reads and writes an element: it reads twice and splits."""
+
 Fields = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Of one accumulator for each kept index: window, hi, lo, finite."""
 
@@ -29,7 +32,7 @@ def accumulated(terms: torch.Tensor, threaded: bool = True) -> Fields:
     def of_kept(first: int, last: int) -> None:
         loop(x, outer, kept, inner, first, last, *fields)
 
-    spread(of_kept, kept, terms.numel() if threaded else 0)
+    spread(of_kept, kept, _PASSES * terms.numel() if threaded else 0)
     return fields
 
 
@@ -59,7 +62,7 @@ def mean_and_squares(terms: torch.Tensor, centre: bool = True) -> tuple[torch.Te
     def of_kept(first: int, last: int) -> None:
         statistics(x, outer, kept, inner, first, last, centre, *into)
 
-    spread(of_kept, kept, terms.numel())
+    spread(of_kept, kept, _PASSES * terms.numel())
     return mean, squares
 
 
@@ -81,7 +84,7 @@ def sums_of_gradients(
     def of_kept(first: int, last: int) -> None:
         gradient_sums(*arrays, outer, kept, inner, first, last, *per_kept)
 
-    spread(of_kept, kept, terms[0].numel())
+    spread(of_kept, kept, 2 * _PASSES * terms[0].numel())
     return totals
 
 
