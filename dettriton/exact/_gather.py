@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class Gather:
 
     @cached_property
     def shifted(self) -> ShiftedMaps:
-        """The same as shifts of the maps of one channel, for :func:`dettriton.exact._conv_loops.direct`."""
+        """The same as shifts of the maps of one channel, for :mod:`dettriton.exact._map_loops`."""
         bases = tuple(min(offsets, default=0) for offsets in self.offsets)
         taps = list(itertools.product(*self.offsets))
         parts = [[divmod(o - b, s) for o, b, s in zip(tap, bases, self.stride, strict=True)] for tap in taps]
@@ -72,30 +73,27 @@ class Gather:
         elements = len(phases) * math.prod(size)
         return ShiftedMaps(size, np.array(phases, np.int64).reshape(-1), tuple(terms), run, elements)
 
-    def shifted_terms(self, groups: int) -> tuple[np.ndarray, np.ndarray]:
-        """Where the terms of a group of channels start in its maps, filled up to a multiple of four; and the geometry."""
-        if groups not in self._shifted_terms:
+    def maps_of(self, groups: int) -> GroupMaps:
+        """What the loops of shifted maps are given."""
+        if groups not in self._group_maps:
             maps, channels = self.shifted, self.channels // groups
             terms = [c * maps.elements + term for c in range(channels) for term in maps.terms]
-            terms += [0] * (-len(terms) % 4)
             geometry = channels, *self.size, *self.stride, *maps.size
-            self._shifted_terms[groups] = np.array(terms, np.int64), np.array(geometry, np.int64)
-        return self._shifted_terms[groups]
+            depth, height, width = (np.arange(n) for n in self.out_size)
+            places = ((depth[:, None, None] * maps.size[1] + height[:, None]) * maps.size[2] + width).reshape(-1)
+            self._group_maps[groups] = GroupMaps(
+                np.array(geometry, np.int64),
+                maps.phases,
+                _fours(np.array(terms, np.int64)),
+                np.array(self.out_size, np.int64),
+                maps.run,
+                places,
+                _fours(places),
+            )
+        return self._group_maps[groups]
 
     @cached_property
-    def places(self) -> np.ndarray:
-        """Where each output lies in a shifted map."""
-        depth, height, width = (np.arange(n) for n in self.out_size)
-        _, rows, columns = self.shifted.size
-        return ((depth[:, None, None] * rows + height[:, None]) * columns + width).reshape(-1)
-
-    @cached_property
-    def fours_of_places(self) -> np.ndarray:
-        """The same, filled up to a multiple of four."""
-        return np.pad(self.places, (0, -self.places.size % 4))
-
-    @cached_property
-    def _shifted_terms(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    def _group_maps(self) -> dict[int, GroupMaps]:
         return {}
 
     def blocks(self, batch: int, elements: int) -> tuple[Block, ...]:
@@ -136,7 +134,7 @@ class ShiftedMaps:
 
     Attributes:
         size: of each map.
-        phases: what :func:`dettriton.exact._conv_loops.direct` takes.
+        phases: what :mod:`dettriton.exact._map_loops` takes.
         terms: where in the maps each tap's shifted map starts.
         run: elements from the first output to the last, where outputs lie as in a map.
         elements: of all maps.
@@ -147,6 +145,23 @@ class ShiftedMaps:
     terms: tuple[int, ...]
     run: int
     elements: int
+
+
+class GroupMaps(NamedTuple):
+    """The arguments of :mod:`dettriton.exact._map_loops` that depend on sizes alone; ``terms`` are a multiple of four."""
+
+    geometry: np.ndarray
+    phases: np.ndarray
+    terms: np.ndarray
+    out_size: np.ndarray
+    run: int
+    places: np.ndarray
+    fours_of_places: np.ndarray
+
+
+def _fours(indices: np.ndarray) -> np.ndarray:
+    """Filled up with 0 to a multiple of four."""
+    return np.pad(indices, (0, -indices.size % 4))
 
 
 @dataclass(frozen=True)

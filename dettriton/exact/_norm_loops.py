@@ -8,7 +8,7 @@ import numpy as np
 from dettriton.exact._jit import jit
 
 _NAN = np.float32(np.nan)
-_ZERO = np.float32(0)
+_ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 @jit
@@ -35,6 +35,25 @@ def normalise_runs(x, residual, added, relu, y, kept, inner, first, last, means,
             _normalise_relu(x[at:end], residual[at:end], added, y[at:end], means[k], scales[k], weights[k], biases[k])
         else:
             _normalise(x[at:end], y[at:end], means[k], scales[k], weights[k], biases[k])
+
+
+@jit
+def _track(running, statistic, kept, momentum):
+    for k in range(running.size):
+        running[k] = (running[k] * kept) + (statistic[k] * momentum)
+
+
+@jit
+def finish_statistics(means, squares, running_means, running_variances, numbers, scales):
+    """``r = 1 / sqrt(S((x - m)^2) / n + eps)``; running statistics follow, unless they are empty.
+
+    ``numbers`` are ``n``, ``n - 1``, ``1 - momentum``, ``momentum`` and ``eps`` in binary32.
+    """
+    terms, fewer, kept, momentum, eps = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
+    for k in range(scales.size):
+        scales[k] = _ONE / np.sqrt((squares[k] / terms) + eps)
+    _track(running_means, means, kept, momentum)
+    _track(running_variances, squares / fewer, kept, momentum)
 
 
 @jit

@@ -30,6 +30,8 @@ _LEAST_OUTPUTS_BY_POSITION = 4
 """Of a group; with fewer, most of what a tile adds up would be padding."""
 _KEPT_POSITIONS = 256
 """Of as many samples as have so many, a gradient to a weight is added up at once."""
+_PRODUCTS_OF_AN_ELEMENT = 8
+"""Are added in the time in which other loops read and write an element, where it is asked whether to share work out."""
 _MOST_DIRECT_MAPS = 1 << 16
 """Elements of a sample's padded maps, which are read for every output: beyond the cache, columns are quicker."""
 
@@ -39,22 +41,21 @@ def _placing(channels: int, size: Size, stride: Size, starts: Size, width: int) 
     return np.array((channels, *size, *stride, *starts, width), np.int64)
 
 
-def _scales(x: torch.Tensor, grid_dim: int, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """The scales and units of ``x`` (batch, channels, ...), one grid for each index of ``grid_dim``."""
-    count = x.shape[grid_dim]
+def _scales(x: np.ndarray, shape: torch.Size, grid_dim: int, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """The scales and units of flat ``x`` (batch, channels, ...), one grid for each index of ``grid_dim``."""
+    count = shape[grid_dim]
     scale, unit = np.empty(count), np.empty(count)
-    run = math.prod(x.shape[2:])
-    outer, shared, grids, run = (1, 1, count, x.shape[1] * run) if grid_dim == 0 else (1, x.shape[0], count, run)
-    grid_scales(flat(x), outer, shared, grids, run, bits, scale, unit)
+    run = math.prod(shape[2:])
+    outer, shared, grids, run = (1, 1, count, shape[1] * run) if grid_dim == 0 else (1, shape[0], count, run)
+    grid_scales(x, outer, shared, grids, run, bits, scale, unit)
     return scale, unit
 
 
-def _weight(rows: torch.Tensor, bits: int) -> tuple[torch.Tensor, np.ndarray]:
-    """Grid integers and units of a weight, one grid a row."""
-    rows = rows.contiguous()
-    q, unit = torch.empty(rows.shape, dtype=torch.float64), np.empty(rows.shape[0])
-    run = math.prod(rows.shape[1:])
-    quantize_grids(flat(rows), 1, 1, rows.shape[0], run, bits, flat(q), unit)
+def _weight(rows: torch.Tensor, count: int, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Grid integers (count, ...) and units of a weight, one grid a row."""
+    given = flat(rows)
+    q, unit = np.empty(given.size), np.empty(count)
+    quantize_grids(given, 1, 1, count, given.size // max(count, 1), bits, q, unit)
     return q, unit
 
 
@@ -69,9 +70,10 @@ class _Result(NamedTuple):
 
 @dataclass(frozen=True)
 class _Operand:
-    """Contiguous ``(batch, channels, ...)`` with one grid a sample."""
+    """Flat ``(batch, channels, ...)`` with one grid a sample."""
 
-    x: torch.Tensor
+    x: np.ndarray
+    batch: int
     groups: int
     bits: int
     scale: np.ndarray
@@ -79,40 +81,39 @@ class _Operand:
 
     @classmethod
     def of(cls, x: torch.Tensor, groups: int, bits: int) -> _Operand:
-        x = x.contiguous()
-        return cls(x, groups, bits, *_scales(x, 0, bits))
+        values = flat(x)
+        return cls(values, x.shape[0], groups, bits, *_scales(values, x.shape, 0, bits))
 
-    def times(self, matrix: torch.Tensor, gather: Gather, into: _Result) -> None:
+    def times(self, matrix: np.ndarray, gather: Gather, into: _Result) -> None:
         """The gathered columns times grid integers ``(groups, rows, terms)``, rounded and put where ``into`` says."""
-        terms = matrix.shape[2]
-        fits = terms <= exact_terms(self.bits)
+        fits = matrix.shape[2] <= exact_terms(self.bits)
         (self._directly if fits and adds_maps(gather, self.groups) else self._by_columns)(matrix, gather, into)
 
-    def _directly(self, matrix: torch.Tensor, gather: Gather, into: _Result) -> None:
-        terms, geometry = gather.shifted_terms(self.groups)
-        terms, samples = terms[: matrix.shape[2]], self.x.shape[0]
-        operand = (flat(self.x), self.scale, self.unit, flat(matrix), into.unit, into.bias)
-        places = geometry, gather.shifted.phases, terms, into.placing, np.array(gather.out_size, np.int64)
-        by_position = adds_by_position(gather, matrix.shape[1])
-        loop, rest = (direct_of_positions, gather.fours_of_places) if by_position else (direct, gather.shifted.run)
+    def _directly(self, matrix: np.ndarray, gather: Gather, into: _Result) -> None:
+        _, outputs, count = matrix.shape
+        maps = gather.maps_of(self.groups)
+        loop, rest = (direct_of_positions, maps.fours_of_places) if by_position(gather, outputs) else (direct, maps.run)
+        operand = self.x, self.scale, self.unit, matrix.reshape(-1), into.unit, into.bias
+        places = maps.geometry, maps.phases, maps.terms[:count], into.placing, maps.out_size, rest, self.groups
 
         def of_samples(first: int, last: int) -> None:
-            loop(*operand, *places, rest, self.groups, np.array((first, last), np.int64), into.y)
+            loop(*operand, *places, np.array((first, last), np.int64), into.y)
 
-        spread(of_samples, samples, samples * matrix[0].numel() * math.prod(gather.out_size))
+        products = self.batch * outputs * count * maps.places.size
+        spread(of_samples, self.batch, products // _PRODUCTS_OF_AN_ELEMENT)
 
-    def _by_columns(self, matrix: torch.Tensor, gather: Gather, into: _Result) -> None:
+    def _by_columns(self, matrix: np.ndarray, gather: Gather, into: _Result) -> None:
         groups, rows, terms = matrix.shape
-        x, outputs = flat(self.x), groups * rows
-        for block in gather.blocks(self.x.shape[0], block_elements()):
+        outputs, factors = groups * rows, torch.from_numpy(matrix)
+        for block in gather.blocks(self.batch, block_elements()):
             cols = scratch("columns", gather.rows * block.positions)
-            _gather_columns(x, self.scale, False, gather, block, flat(cols))
+            _gather_columns(self.x, self.scale, False, gather, block, flat(cols))
             cols = cols.view(groups, terms, block.positions)
             if terms <= exact_terms(self.bits):
                 total = scratch("total", outputs * block.positions).view(groups, rows, block.positions)
-                torch.bmm(matrix, cols, out=total)
+                torch.bmm(factors, cols, out=total)
             else:
-                total = integer_bmm(matrix, cols, self.bits).to(torch.float32).to(torch.float64)
+                total = integer_bmm(factors, cols, self.bits).to(torch.float32).to(torch.float64)
             rounded = flat(total), self.unit, into.unit, into.bias, into.placing, block.first, block.last
             _spread_channels(round_maps, rounded, outputs, block.positions, into.y)
 
@@ -122,11 +123,11 @@ def adds_maps(gather: Gather, groups: int) -> bool:
     return gather.channels // groups * gather.shifted.elements <= _MOST_DIRECT_MAPS
 
 
-def adds_by_position(gather: Gather, outputs: int) -> bool:
+def by_position(gather: Gather, outputs: int) -> bool:
     """Whether tiles of positions and outputs are fewer than tiles of outputs and runs, by what rounding them costs more."""
-    tiles_of_positions = -(-math.prod(gather.out_size) // 4) * -(-outputs // 8)
-    tiles_of_runs = -(-gather.shifted.run // 8) * (outputs // 4) + -(-gather.shifted.run // 16) * (outputs % 4)
-    return 1.1 * tiles_of_positions < tiles_of_runs
+    run, positions = gather.shifted.run, math.prod(gather.out_size)
+    tiles_of_runs = -(-run // 8) * (outputs // 4) + -(-run // 16) * (outputs % 4)
+    return 1.1 * (-(-positions // 4) * -(-outputs // 8)) < tiles_of_runs
 
 
 def block_elements() -> int:
@@ -151,11 +152,11 @@ def conv(
     x: torch.Tensor, weight: torch.Tensor, g: Geometry, bits: int, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
     """The convolution, with bias."""
-    q, unit = _weight(weight, bits)
+    q, unit = _weight(weight, g.out_channels, bits)
     y = torch.empty(g.batch, g.out_channels, *g.out_size)
     placing = _placing(g.out_channels, g.out_size, (1, 1, 1), (0, 0, 0), g.out_size[2])
-    added = NO_BIAS if bias is None else flat(bias.contiguous())
-    matrix = q.view(g.groups, g.group_out, g.terms_forward)
+    added = NO_BIAS if bias is None else flat(bias)
+    matrix = q.reshape(g.groups, g.group_out, g.terms_forward)
     _Operand.of(x, g.groups, bits).times(matrix, forward_gather(g), _Result(unit, added, placing, flat(y)))
     return y
 
@@ -164,77 +165,80 @@ def conv_input_grad(grad: torch.Tensor, weight: torch.Tensor, g: Geometry, bits:
     """The gradient of a convolution to its input."""
     operand = _Operand.of(grad, g.groups, bits)
     by_input = weight.reshape(g.groups, g.group_out, g.group_in, g.taps).transpose(1, 2)
-    q, unit = _weight(by_input.reshape(g.in_channels, g.group_out, *g.kernel), bits)
+    q, unit = _weight(by_input, g.in_channels, bits)
+    q = q.reshape(g.in_channels, g.group_out, *g.kernel)
     grad_x = torch.empty(g.batch, g.in_channels, *g.size)
+    into = flat(grad_x)
     for phase in input_grad_phases(g):
         taken = q[(slice(None), slice(None), *phase.taps)]
-        matrix = taken.reshape(g.groups, g.group_in, math.prod(taken.shape[1:]))
+        matrix = taken.reshape(g.groups, g.group_in, g.group_out * math.prod(taken.shape[2:]))
         placing = _placing(g.in_channels, g.size, g.stride, phase.starts, phase.gather.out_size[2])
-        operand.times(matrix, phase.gather, _Result(unit, NO_BIAS, placing, flat(grad_x)))
+        operand.times(matrix, phase.gather, _Result(unit, NO_BIAS, placing, into))
     return grad_x
 
 
 def conv_weight_grad(grad: torch.Tensor, x: torch.Tensor, g: Geometry, bits: int) -> torch.Tensor:
     """The gradient of a convolution to its weight."""
-    grad, x = grad.contiguous(), x.contiguous()
-    scales, units = zip(_scales(grad, 1, bits), _scales(x, 1, bits), strict=True)
+    arrays = flat(grad), flat(x)
+    scales, units = zip(*(_scales(a, t.shape, 1, bits) for a, t in zip(arrays, (grad, x), strict=True)), strict=True)
     gather = forward_gather(g)
     totals = _weight_grad_directly if adds_maps(gather, g.groups) else _weight_grad_by_columns
-    total = totals(grad, x, *scales, gather, g, bits)
+    total = totals(*arrays, *scales, gather, g, bits)
     rounded = torch.empty(g.out_channels, g.group_in, *g.kernel)
     columns = np.repeat(units[1], g.taps)
-    round_matrices(flat(total), units[0], columns, g.groups, g.group_out, g.terms_forward, NO_BIAS, flat(rounded))
+    round_matrices(total.reshape(-1), units[0], columns, g.groups, g.group_out, g.terms_forward, NO_BIAS, flat(rounded))
     return rounded
 
 
 def _weight_grad_directly(
-    grad: torch.Tensor,
-    x: torch.Tensor,
+    grad: np.ndarray,
+    x: np.ndarray,
     grad_scale: np.ndarray,
     x_scale: np.ndarray,
     gather: Gather,
     g: Geometry,
     bits: int,
-) -> torch.Tensor:
-    terms, geometry = gather.shifted_terms(g.groups)
-    given = flat(grad), flat(x), grad_scale, x_scale, geometry, gather.shifted.phases, terms
-    exact = exact_terms(bits)
-    parts = shares(g.batch, g.terms_weight_grad * g.out_channels * g.terms_forward)
-    found = np.zeros((len(parts), g.out_channels, terms.size), np.int64)
-    by_position = g.group_out >= _LEAST_OUTPUTS_BY_POSITION and g.positions <= exact
-    samples = max(_KEPT_POSITIONS // max(g.positions, 1), 1)
-    rest = np.array(g.out_size, np.int64), gather.shifted.run
+) -> np.ndarray:
+    maps, exact = gather.maps_of(g.groups), exact_terms(bits)
+    given = grad, x, grad_scale, x_scale, maps.geometry, maps.phases, maps.terms
+    positions, outputs = maps.places.size, grad_scale.size
+    products = g.batch * positions * outputs * maps.terms.size
+    parts = shares(g.batch, products // _PRODUCTS_OF_AN_ELEMENT)
+    found = np.zeros((len(parts), outputs, maps.terms.size), np.int64)
+    if g.group_out >= _LEAST_OUTPUTS_BY_POSITION and positions <= exact:
+        loop, rest = weight_grad_of_positions, (maps.places, max(_KEPT_POSITIONS // max(positions, 1), 1))
+    else:
+        loop, rest = direct_weight_grad, (maps.out_size, maps.run)
 
     def of_parts(first: int, last: int) -> None:
         for i in range(first, last):
-            span, total = np.array(parts[i], np.int64), found[i].reshape(-1)
-            if by_position:
-                weight_grad_of_positions(*given, gather.places, samples, g.groups, exact, span, total)
-            else:
-                direct_weight_grad(*given, *rest, g.groups, exact, span, total)
+            loop(*given, *rest, g.groups, exact, np.array(parts[i], np.int64), found[i].reshape(-1))
 
     spread(of_parts, len(parts), math.inf)
-    total = torch.from_numpy(found.sum(0)[:, : g.terms_forward])
-    return total.to(torch.float32).to(torch.float64)
+    return _rounded_once(found.sum(0) if len(parts) != 1 else found[0])[:, : g.terms_forward]
+
+
+def _rounded_once(total: np.ndarray) -> np.ndarray:
+    """Integers of more than 53 bits as binary32, which later roundings leave as they are."""
+    return total.astype(np.float32).astype(np.float64)
 
 
 def _weight_grad_by_columns(
-    grad: torch.Tensor,
-    x: torch.Tensor,
+    grad: np.ndarray,
+    x: np.ndarray,
     grad_scale: np.ndarray,
     x_scale: np.ndarray,
     gather: Gather,
     g: Geometry,
     bits: int,
-) -> torch.Tensor:
+) -> np.ndarray:
     running = torch.zeros(g.groups, g.group_out, g.terms_forward, dtype=torch.float64)
     total, room, step = None, exact_terms(bits), exact_terms(bits)
-    from_x, from_grad = flat(x), flat(grad)
     for block in gather.blocks(g.batch, block_elements()):
         cols = scratch("columns", gather.rows * block.positions).view(g.groups, g.terms_forward, block.positions)
         part = scratch("gradient", g.out_channels * block.positions).view(g.groups, g.group_out, block.positions)
-        _gather_columns(from_x, x_scale, True, gather, block, flat(cols))
-        runs = from_grad, grad_scale, g.out_channels, g.positions, *block.run
+        _gather_columns(x, x_scale, True, gather, block, flat(cols))
+        runs = grad, grad_scale, g.out_channels, g.positions, *block.run
         _spread_channels(gather_runs, runs, g.out_channels, block.positions, flat(part))
         for positions in slices(block.positions, step):
             count = positions.stop - positions.start
@@ -245,5 +249,5 @@ def _weight_grad_by_columns(
             room -= count
             running.baddbmm_(part[:, :, positions], cols[:, :, positions].transpose(1, 2))
     if total is None:
-        return running
-    return (total + running.to(torch.int64)).to(torch.float32).to(torch.float64)
+        return running.numpy()
+    return _rounded_once((total + running.to(torch.int64)).numpy())

@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from dettriton.exact._loops import flat, spread
-from dettriton.exact._norm_loops import gradient_runs, normalise_rows, normalise_runs, products_of_rows
-from dettriton.exact.compiled_window import by_runs, from_runs
+from dettriton.exact._norm_loops import (
+    finish_statistics,
+    gradient_runs,
+    normalise_rows,
+    normalise_runs,
+    products_of_rows,
+)
+from dettriton.exact.compiled_window import by_runs, from_runs, mean_and_squares
 
 MaybeTensor = torch.Tensor | None
+_NONE = np.empty(0, np.float32)
+
+
+def batch_statistics(
+    x: torch.Tensor, running: Sequence[torch.Tensor], momentum: float, eps: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and ``1 / sqrt(variance + eps)`` of each channel of ``x`` (outer, C, inner).
+
+    Args:
+        running: mean and variance (C,), which follow the statistics; or none.
+    """
+    mean, squares = mean_and_squares(x)
+    scale, terms = torch.empty(mean.shape), x.numel() // max(x.shape[1], 1)
+    numbers = np.array((terms, terms - 1, 1 - momentum, momentum, eps), np.float32)
+    changed = [flat(t) for t in running] or [_NONE, _NONE]
+    finish_statistics(flat(mean), flat(squares), *changed, numbers, flat(scale))
+    for tensor, values in zip(running, changed, strict=False):
+        if not tensor.is_contiguous():
+            tensor.copy_(torch.from_numpy(values))
+    return mean, scale
 
 
 def normalised(

@@ -432,20 +432,36 @@ def normalise_batch(
     tensors = [t for t in (input, running_mean, running_var, weight, bias, residual) if t is not None]
     engine, differentiable = engine_for(*tensors), torch.is_grad_enabled()
     with torch.no_grad():
-        if training:
-            mean, squares, centred = STATISTICS[engine](input.detach())
-            variance = squares / _scalar(_terms(input), input)
-            if running_mean is not None and running_var is not None:
-                track(running_mean, mean, momentum)
-                track(running_var, squares / _scalar(_terms(input) - 1, input), momentum)
-        else:
-            mean, variance, centred = running_mean.clone(), running_var, None
-        shifted = variance + _scalar(eps, variance)
-        scale = torch.ones_like(shifted) / sqrt(shifted)
-        statistics = Statistics(mean, scale, centred)
+        statistics = _statistics(input.detach(), engine, running_mean, running_var, training, momentum, eps)
         if not (differentiable and any(t.requires_grad for t in tensors)):
             return FORWARD[engine](input, weight, bias, statistics, False, residual, relu)[0]
     return BatchNorm.apply(input, weight, bias, residual, statistics, training, relu)
+
+
+def _statistics(
+    x: torch.Tensor,
+    engine: str,
+    running_mean: MaybeTensor,
+    running_var: MaybeTensor,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Statistics:
+    running = () if running_mean is None or running_var is None else (running_mean, running_var)
+    if training and engine == "torch" and compiles():
+        from dettriton.exact.compiled_norm import batch_statistics
+
+        return Statistics(*batch_statistics(_by_channel(x), running, momentum, eps), None)
+    if training:
+        mean, squares, centred = STATISTICS[engine](x)
+        variance = squares / _scalar(_terms(x), x)
+        if running:
+            track(running_mean, mean, momentum)
+            track(running_var, squares / _scalar(_terms(x) - 1, x), momentum)
+    else:
+        mean, variance, centred = running_mean.clone(), running_var, None
+    shifted = variance + _scalar(eps, variance)
+    return Statistics(mean, torch.ones_like(shifted) / sqrt(shifted), centred)
 
 
 @contract(

@@ -62,10 +62,10 @@ def results(x, weight, grad, g, precision):
 
 def choose(monkeypatch, way):
     """Each way has a form for the gradient to the weight."""
-    maps, by_position = WAYS[way]
+    maps, positions = WAYS[way]
     monkeypatch.setattr(compiled_conv, "adds_maps", lambda *_: maps)
-    monkeypatch.setattr(compiled_conv, "adds_by_position", lambda *_: by_position)
-    monkeypatch.setattr(compiled_conv, "_LEAST_OUTPUTS_BY_POSITION", 1 if by_position else 1 << 30)
+    monkeypatch.setattr(compiled_conv, "by_position", lambda *_: positions)
+    monkeypatch.setattr(compiled_conv, "_LEAST_OUTPUTS_BY_POSITION", 1 if positions else 1 << 30)
 
 
 def by_torch_and_by_loops(monkeypatch, x, weight, grad, g, precision="high", way="columns"):

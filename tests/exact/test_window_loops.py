@@ -116,6 +116,20 @@ def statistics(x):
     return batch_norm.batch_norm_statistics_torch(x)[:2]
 
 
+def tracked(x, momentum, stride):
+    running = [torch.stack([torch.tensor([0.5, 2.0])] * stride, 1)[:, 0] for _ in range(2)]
+    found = batch_norm._statistics(x, "torch", *running, True, momentum, 1e-5)
+    alone = batch_norm._statistics(x, "torch", None, None, True, momentum, 1e-5)
+    return *found[:2], *running, *alone[:2]
+
+
+@pytest.mark.parametrize("name", VECTORS)
+@pytest.mark.parametrize(("momentum", "stride"), [(0.1, 1), (0.3, 2), (1.0, 1), (0.0, 1)])
+def test_verify_running_statistics_follow(name, momentum, stride, both):
+    x = torch.stack([VECTORS[name].view(4, 30), randn(4, 30)], 1)
+    assert agree(both(tracked, x, momentum, stride))
+
+
 @pytest.mark.parametrize("name", VECTORS)
 def test_verify_batch_norm_on_hard_channels(name, both):
     x = torch.stack([VECTORS[name].view(4, 30), randn(4, 30)], 1)
@@ -207,7 +221,7 @@ def call_every_loop() -> None:
     for dims in ((0, 2), (0, 1)):
         windowed_sum(x.transpose(1, 2), dims)
     windowed_sum(x, (0,))
-    batch_norm.batch_norm_statistics_torch(x)
+    batch_norm._statistics(x, "torch", mean.clone(), scale.clone(), True, 0.1, 1e-5)
     batch_norm.batch_norm_torch(x, weight, bias, batch_norm.Statistics(mean, scale, None), False, x, True)
     batch_norm.batch_norm_grad_torch(x, x, (mean, scale), weight, True, (True,) * 4, x)
     _row_norm.row_norm_torch(x.view(2, 1, 12, 1), None, None, 1e-5, True)
