@@ -15,11 +15,14 @@ _NAN, _INF = _f32(np.nan), _f32(np.inf)
 _ZERO, _HALF, _ONE, _TWO = _f32(0), _f32(0.5), _f32(1), _f32(2)
 _SIGN, _MAGNITUDE = np.int32(-0x80000000), np.int32(0x7FFFFFFF)
 _E0, _E1, _E2, _E3, _E4 = map(_f32, host.EXP_POLYNOMIAL)
+_L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7 = map(_f32, host.LOG_POLYNOMIAL)
 _T0, _T1, _T2, _T3, _T4, _T5 = map(_f32, host.TANH_POLYNOMIAL)
 _F0, _F1, _F2, _F3, _F4, _F5, _F6 = map(_f32, more.ERF_POLYNOMIAL)
 _G0, _G1, _G2, _G3, _G4, _G5, _G6 = map(_f32, more.ERF_LOG_POLYNOMIAL)
 _INVERSE_LN2, _LN2_HIGH, _LN2_LOW = _f32(host.INVERSE_LN2), _f32(host.LN2_HIGH), _f32(host.LN2_LOW)
 _ROUNDER, _ROUNDER_BITS = _f32(host.ROUNDER), host.ROUNDER_BITS
+_SMALLEST_NORMAL, _UP_SUBNORMAL = _f32(host.SMALLEST_NORMAL), _f32(2.0**host.SUBNORMAL_SHIFT)
+_SUBNORMAL_SHIFT, _SQRT_HALF_BITS = host.SUBNORMAL_SHIFT, host.SQRT_HALF_BITS
 _EXP_LOWEST, _EXP_HIGHEST = _f32(host.EXP_LOWEST), _f32(host.EXP_HIGHEST)
 _TANH_END, _TANH_SATURATION = _f32(host.TANH_POLYNOMIAL_END), _f32(host.TANH_SATURATION)
 _ERF_END, _ERF_SATURATION = _f32(more.ERF_POLYNOMIAL_END), _f32(more.ERF_SATURATION)
@@ -63,6 +66,21 @@ def _exp(x):
     y = (y * _power_of_two(half)) * _power_of_two(power - half)
     y = _INF if x > _EXP_HIGHEST else y
     return y if x == x else _NAN
+
+
+@jit
+def _log(x):
+    small = x < _SMALLEST_NORMAL
+    bits = np.float32(x * _UP_SUBNORMAL if small else x).view(np.int32)
+    power = (bits - _SQRT_HALF_BITS) >> 23
+    f = np.int32(bits - (power << 23)).view(np.float32) - _ONE
+    k = np.float32(power - _SUBNORMAL_SHIFT if small else power)
+    square = f * f
+    p = ((((((f * _L7 + _L6) * f + _L5) * f + _L4) * f + _L3) * f + _L2) * f + _L1) * f + _L0
+    y = (((((p * f) * square) - square * _HALF) + k * _LN2_LOW) + f) + k * _LN2_HIGH
+    y = x if x == _INF else y
+    y = -_INF if x == _ZERO else y
+    return y if x >= _ZERO else _NAN
 
 
 @jit
@@ -201,6 +219,13 @@ def exp(x, y, first, last):
 
 
 @jit
+def log(x, y, first, last):
+    source, target = x[first:last], y[first:last]
+    for i in range(source.size):
+        target[i] = _log(source[i])
+
+
+@jit
 def _largest(row):
     """The largest term; whatever is no number makes it NaN."""
     top = row[0]
@@ -234,3 +259,15 @@ def softmax_rows(x, y, length, first, last):
                 target[i] = target[i] / total
         else:
             target[:] = _NAN
+
+
+@jit
+def softmax_totals(x, tops, totals, length, first, last):
+    """The largest term of rows of that length and the sum of their exponentials; 0 and the canonical NaN without one."""
+    kept = np.empty(length, np.float32)
+    for row in range(first, last):
+        source = x[row * length : (row + 1) * length]
+        top = _largest(source)
+        usable = abs(top) < _INF
+        tops[row] = top if usable else _ZERO
+        totals[row] = np.float32(_exponentials(source, top, kept)) * _DOWN if usable else _NAN

@@ -17,7 +17,8 @@ SHARED_ELEMENTS = 1 << 18
 
 def flat(x: torch.Tensor) -> np.ndarray:
     """The elements of a tensor in row-major order; a view where it is contiguous."""
-    return (x if x.is_contiguous() else x.contiguous()).numpy(force=True).reshape(-1)
+    values = (x if x.is_contiguous() else x.contiguous()).numpy(force=True)
+    return values if values.ndim == 1 else values.reshape(-1)
 
 
 def shares(count: int, elements: int) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from dettriton.exact._elementary_loops import softmax_rows
+from dettriton.exact._elementary_loops import softmax_rows, softmax_totals
 from dettriton.exact._elementwise_loops import relu, relu_gradient
 from dettriton.exact._loops import flat, spread
 from dettriton.exact._philox_loops import drop
@@ -38,6 +38,15 @@ def softmax_of(x: torch.Tensor) -> torch.Tensor:
     rows, length = x.shape
     spread(lambda first, last: softmax_rows(*arrays, length, first, last), rows, 8 * x.numel())
     return y
+
+
+def softmax_totals_of(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each row's largest term and sum of exponentials (R, 1) of a matrix with at least one column."""
+    rows, length = x.shape
+    top, total = torch.empty(rows, 1), torch.empty(rows, 1)
+    arrays = flat(x), flat(top), flat(total)
+    spread(lambda first, last: softmax_totals(*arrays, length, first, last), rows, 8 * x.numel())
+    return top, total
 
 
 def relu_of(x: torch.Tensor) -> torch.Tensor:

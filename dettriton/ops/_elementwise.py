@@ -45,6 +45,12 @@ class Formula:
     gradients: tuple[Formula | None, ...]
     loop: Callable[..., None] | None = None
 
+    def on_cpu(self, *tensors: torch.Tensor, scalars: tuple[float, ...] = ()) -> torch.Tensor:
+        """The function of CPU tensors of one shape."""
+        if self.loop is not None and compiles():
+            return compiled_elementwise.mapped(self.loop, *tensors)
+        return self.host(*tensors, *scalars)
+
 
 FORMULAS: dict[str, Formula] = {}
 
@@ -133,9 +139,7 @@ def evaluate(chosen: Formula, *tensors: torch.Tensor, scalars: tuple[float, ...]
     if any(t.shape != tensors[0].shape for t in tensors):
         raise InputError(f"{chosen.name}: shapes differ, {[tuple(t.shape) for t in tensors]}; expand them first")
     if engine_for(*tensors) == "torch":
-        if chosen.loop is not None and compiles():
-            return compiled_elementwise.mapped(chosen.loop, *tensors)
-        return chosen.host(*tensors, *scalars)
+        return chosen.on_cpu(*tensors, scalars=scalars)
     tensors = tuple(t.contiguous() for t in tensors)
     out = torch.empty_like(tensors[0])
     padded = (*scalars, 0.0, 0.0)[:2]

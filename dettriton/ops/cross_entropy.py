@@ -26,7 +26,9 @@ import torch
 
 from dettriton.engine import engine_for
 from dettriton.errors import InputError
-from dettriton.exact.elementary import exp, log
+from dettriton.exact._jit import compiles
+from dettriton.exact.compiled_elementwise import softmax_of
+from dettriton.exact.elementary import exp
 from dettriton.exact.ieee import canonical_nan
 from dettriton.ops._contract import contract
 from dettriton.ops._device_elementary import log_f32
@@ -44,7 +46,8 @@ from dettriton.ops._device_rows import (
 from dettriton.ops._function import first_derivative_only, require_float32
 from dettriton.ops._launch import jit, kernel, tl
 from dettriton.ops._reduction import check_reduction, count_of, loss_factor, reduce_loss, require_no_gradient
-from dettriton.ops.softmax import LOG_FORWARD, softmax_parts_torch
+from dettriton.ops.elementary import LOG
+from dettriton.ops.softmax import LOG_FORWARD, softmax_totals_torch
 from dettriton.ops.sum import exact_sum
 
 
@@ -219,7 +222,7 @@ def _sum_of_one_torch(v: torch.Tensor) -> torch.Tensor:
 
 
 def cross_entropy_torch(x: torch.Tensor, target: Target) -> RowLosses:
-    top, _, total = softmax_parts_torch(x)
+    top, total = softmax_totals_torch(x)
     row_weight = torch.ones(len(x), 1)
     if target.indices:
         ignored = target.of_rows[:, None] == target.ignore_index
@@ -227,7 +230,7 @@ def cross_entropy_torch(x: torch.Tensor, target: Target) -> RowLosses:
         if target.weight is not None:
             row_weight = _sum_of_one_torch(target.weight[label])
         row_weight = torch.where(ignored, torch.zeros(()), row_weight)
-    surprise = -(((x.gather(1, label) if target.single_term else x) - top) - log(total))
+    surprise = -(((x.gather(1, label) if target.single_term else x) - top) - LOG.on_cpu(total))
     if target.single_term:
         t, target_sum = row_weight, row_weight
     else:
@@ -243,7 +246,7 @@ def cross_entropy_grad_torch(
     factor: torch.Tensor, x: torch.Tensor, target: Target, top: torch.Tensor, total: torch.Tensor, t_sum: torch.Tensor
 ) -> torch.Tensor:
     t, ignored = _target_torch(target, x.shape[1])
-    p = exp(x - top[:, None]) / total[:, None]
+    p = softmax_of(x) if compiles() else exp(x - top[:, None]) / total[:, None]
     grad_x = (p * t_sum[:, None] - t) * factor[:, None]
     return grad_x if ignored is None else torch.where(ignored, torch.zeros(()), grad_x)
 

@@ -153,7 +153,7 @@ _ERF_GRADIENT = formula("erf gradient", _erf_gradient, _erf_gradient_f32, tensor
 EXP = formula("exp", host.exp, exp_f32, gradients=(_EXP_GRADIENT,), loop=loops.exp)
 EXP2 = formula("exp2", more.exp2, exp2_f32, gradients=(_EXP2_GRADIENT,))
 EXPM1 = formula("expm1", more.expm1, expm1_f32, gradients=(_EXP_GRADIENT,))
-LOG = formula("log", host.log, device.log_f32, gradients=(_LOG_GRADIENT,))
+LOG = formula("log", host.log, device.log_f32, gradients=(_LOG_GRADIENT,), loop=loops.log)
 LOG1P = formula("log1p", host.log1p, device.log1p_f32, gradients=(_LOG1P_GRADIENT,))
 LOG2 = formula("log2", more.log2, device.log2_f32, gradients=(_LOG2_GRADIENT,))
 SIGMOID = formula("sigmoid", host.sigmoid, sigmoid_f32, gradients=(_SIGMOID_GRADIENT,), loop=loops.sigmoid)

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from dettriton.engine import engine_for
-from dettriton.exact.elementary import log
 from dettriton.exact.ieee import canonical_nan
 from dettriton.ops._contract import contract
 from dettriton.ops._device_elementary import log_f32
@@ -24,8 +23,9 @@ from dettriton.ops._device_rows import row_plan, row_tile, row_variants, softmax
 from dettriton.ops._float_types import HALF, narrowed, require_float, widened
 from dettriton.ops._function import first_derivative_only
 from dettriton.ops._launch import kernel, tl
+from dettriton.ops.elementary import LOG
 from dettriton.ops.softmax import FORWARD as SOFTMAX
-from dettriton.ops.softmax import softmax_parts_torch
+from dettriton.ops.softmax import softmax_totals_torch
 from dettriton.ops.sum import Sum, reduced_dims
 
 
@@ -44,9 +44,9 @@ def _logsumexp_kernel(x_ptr, y_ptr, R, C, BLOCK_R: tl.constexpr, BLOCK_C: tl.con
 
 
 def logsumexp_torch(x: torch.Tensor) -> torch.Tensor:
-    top, _, total = softmax_parts_torch(x)
+    top, total = softmax_totals_torch(x)
     largest = x.amax(1, keepdim=True)
-    y = torch.where(largest.abs() < math.inf, top + log(total), largest)
+    y = torch.where(largest.abs() < math.inf, top + LOG.on_cpu(total), largest)
     return torch.where(y == y, y, canonical_nan(x)).squeeze(1)
 
 

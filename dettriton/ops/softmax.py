@@ -22,7 +22,7 @@ from dettriton.engine import engine_for
 from dettriton.errors import InputError
 from dettriton.exact import compiled_elementwise
 from dettriton.exact._jit import compiles
-from dettriton.exact.elementary import exp, log
+from dettriton.exact.elementary import exp
 from dettriton.exact.ieee import canonical_nan
 from dettriton.ops._contract import contract
 from dettriton.ops._device_elementary import log_f32
@@ -39,6 +39,7 @@ from dettriton.ops._device_rows import (
 )
 from dettriton.ops._function import first_derivative_only, require_float32
 from dettriton.ops._launch import kernel, tl
+from dettriton.ops.elementary import LOG
 from dettriton.ops.sum import exact_sum
 
 
@@ -94,6 +95,14 @@ def softmax_parts_torch(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, to
     return torch.where(usable, top, zero), e, torch.where(usable, total, canonical_nan(x))
 
 
+def softmax_totals_torch(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(m, Z)`` of the rows of an (R, C) matrix, shapes (R, 1); ``(0, NaN)`` without softmax."""
+    if compiles():
+        return compiled_elementwise.softmax_totals_of(x)
+    top, _, total = softmax_parts_torch(x)
+    return top, total
+
+
 def softmax_torch(x: torch.Tensor) -> torch.Tensor:
     if compiles():
         return compiled_elementwise.softmax_of(x)
@@ -102,8 +111,8 @@ def softmax_torch(x: torch.Tensor) -> torch.Tensor:
 
 
 def log_softmax_torch(x: torch.Tensor) -> torch.Tensor:
-    top, _, total = softmax_parts_torch(x)
-    return torch.where(total == total, (x - top) - log(total), canonical_nan(x))
+    top, total = softmax_totals_torch(x)
+    return torch.where(total == total, (x - top) - LOG.on_cpu(total), canonical_nan(x))
 
 
 def softmax_grad_torch(grad: torch.Tensor, p: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,9 @@ from dettriton.exact import _elementary_loops, _jit, _loops
 from dettriton.exact.compiled_elementwise import mapped, softmax_of
 from dettriton.ops import _elementwise
 
-softmax = importlib.import_module("dettriton.ops.softmax")
+softmax, cross_entropy, logsumexp = (
+    importlib.import_module(f"dettriton.ops.{name}") for name in ("softmax", "cross_entropy", "logsumexp")
+)
 
 pytestmark = pytest.mark.skipif(not _jit.compiles(), reason="numba is absent or switched off")
 
@@ -85,6 +87,25 @@ def test_verify_softmax(name, columns, monkeypatch):
     assert same_bits(got, softmax.softmax_torch(x))
 
 
+@pytest.mark.parametrize("columns", [1, 2, 13, 65, 130])
+@pytest.mark.parametrize("name", VECTORS)
+def test_verify_cross_entropy_and_its_kin(name, columns, monkeypatch):
+    x = VECTORS[name].repeat(10)[: 130 // columns * columns * 10].view(-1, columns)
+    x = torch.cat([x, torch.full((1, columns), -torch.inf), x.flip(0), x * 1e-3])
+    target = cross_entropy.Target(torch.arange(len(x)) % columns, None, -100, 1.0, 0.0)
+
+    def found():
+        rows = cross_entropy.cross_entropy_torch(x, target)
+        grad = cross_entropy.cross_entropy_grad_torch(torch.full((len(x),), 0.3), x, target, *rows[1:4])
+        # the sign of a row's largest zero reaches no result
+        return *rows._replace(top=rows.top + 0.0), grad, softmax.log_softmax_torch(x), logsumexp.logsumexp_torch(x)
+
+    got = found()
+    for module in (softmax, cross_entropy, _elementwise):
+        monkeypatch.setattr(module, "compiles", lambda: False)
+    assert all(map(same_bits, got, found()))
+
+
 def test_one_ulp_would_be_seen():
     chosen, x = COMPILED["gelu"], torch.randn(1000, generator=torch.Generator().manual_seed(0))
     assert agree(chosen, x) and not same_bits(chosen.host(x), mapped(chosen.loop, torch.nextafter(x, x + 1)))
@@ -99,7 +120,7 @@ def test_no_loop_holds_a_fused_instruction():
         if not isinstance(loop, _jit.Jitted) or name.startswith("_"):
             continue
         assert loop.dispatcher  # what it calls is compiled, too
-        arrays = loop.fn.__code__.co_argcount - (3 if name == "softmax_rows" else 2)
+        arrays = loop.fn.__code__.co_argcount - {"softmax_rows": 3, "softmax_totals": 3}.get(name, 2)
         fresh = numba.njit(**_jit._OPTIONS)(loop.fn)
         fresh.compile((f32,) * arrays + (numba.int64,) * (loop.fn.__code__.co_argcount - arrays))
         (assembly,) = fresh.inspect_asm().values()
