@@ -15,6 +15,8 @@ from dettriton.exact._window_loops import (
     statistics,
 )
 
+_SHORT_RUN = 16
+"""Of elements: it takes longer to begin such a run than to add it up, and two copies in another order less."""
 _PASSES = 4
 """What a windowed sum costs in units of a loop that reads and writes an element: it reads twice and splits."""
 
@@ -89,10 +91,12 @@ def sums_of_gradients(
 
 
 def by_runs(terms: torch.Tensor) -> torch.Tensor:
-    """An (outer, kept, inner) tensor with the same sums whose terms lie in runs longer than one."""
-    return terms.permute(2, 1, 0).contiguous() if terms.shape[2] == 1 else terms
+    """An (outer, kept, inner) tensor with the same sums whose terms lie in long runs."""
+    outer, kept, inner = terms.shape
+    return terms if inner > _SHORT_RUN else terms.transpose(0, 1).contiguous().view(1, kept, outer * inner)
 
 
 def from_runs(terms: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     """What ``by_runs`` made of a tensor of this shape, in its order again."""
-    return terms.permute(2, 1, 0).contiguous() if shape[2] == 1 else terms
+    outer, kept, inner = shape
+    return terms if inner > _SHORT_RUN else terms.view(kept, outer, inner).transpose(0, 1).contiguous()

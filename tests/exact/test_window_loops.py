@@ -145,7 +145,11 @@ def test_verify_batch_norm_on_hard_channels(name, both):
                 assert agree(both(batch_norm.batch_norm_grad_torch, *given))
 
 
-@pytest.mark.parametrize("shape", [(3, 2, 1), (2, 3, 0), (5, 4), (2, 3, 7, 5), (40, 3, 2500)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [(3, 2, 1), (1, 2, 1), (1, 3, 4), (6, 2, 16), (6, 2, 17), (2, 3, 0), (5, 4), (2, 3, 7, 5), (40, 3, 2500)],
+    ids=str,
+)
 def test_verify_batch_norm_on_shapes(shape, both):
     x, grad, gate = (randn(*shape, seed=i) for i in range(3))
     mean, scale, weight, bias = randn(4, shape[1])
