@@ -10,22 +10,28 @@ import numpy as np
 from dettriton.exact._jit import jit
 
 _INFINITY_BITS = 0x7F800000
-_CANONICAL_NAN_BITS = 0x7FC00000
+_CANONICAL_NAN = np.float32(np.nan)
 _MAGNITUDE = 0x7FFFFFFF
 
 
 @jit
-def _largest(bits):
+def _magnitude(value):
+    """The bits of a magnitude, which have its order."""
+    return np.int32(np.float32(value).view(np.int32) & _MAGNITUDE)
+
+
+@jit
+def _largest(x):
     largest = np.int32(0)
-    for i in range(bits.size):
-        largest = max(largest, np.int32(bits[i] & _MAGNITUDE))
+    for i in range(x.size):
+        largest = max(largest, _magnitude(x[i]))
     return largest
 
 
 @jit
-def _raise_each(largest, bits):
-    for i in range(bits.size):
-        largest[i] = max(largest[i], np.int32(bits[i] & _MAGNITUDE))
+def _raise_each(largest, x):
+    for i in range(x.size):
+        largest[i] = max(largest[i], _magnitude(x[i]))
 
 
 @jit
@@ -61,25 +67,24 @@ def _exponent(largest):
 @jit
 def grid_scales(x, outer, shared, grids, run, bits, scale, unit):
     """Scales and units of the grids of ``x`` (outer, shared, grids, run), one for each (outer, grids)."""
-    raw, scale_bits, unit_bits = x.view(np.int32), scale.view(np.int64), unit.view(np.int64)
     top = np.zeros(grids, np.int32)
     for o in range(outer):
         top[:] = 0
         for s in range(shared):
             row = (o * shared + s) * grids * run
             if run == 1:
-                _raise_each(top, raw[row : row + grids])
+                _raise_each(top, x[row : row + grids])
             else:
                 for g in range(grids):
-                    top[g] = max(top[g], _largest(raw[row + g * run : row + (g + 1) * run]))
+                    top[g] = max(top[g], _largest(x[row + g * run : row + (g + 1) * run]))
         for g in range(grids):
             at = o * grids + g
             if top[g] >= _INFINITY_BITS:
                 scale[at], unit[at] = 0.0, np.nan
             else:
                 e = _exponent(np.int64(top[g]))
-                scale_bits[at] = (1023 + bits - e) << 52
-                unit_bits[at] = (1023 + e - bits) << 52
+                scale[at] = np.int64((1023 + bits - e) << 52).view(np.float64)
+                unit[at] = np.int64((1023 + e - bits) << 52).view(np.float64)
 
 
 @jit
@@ -105,10 +110,8 @@ def _round_row(total, unit, units, bias, y):
         y[c] = np.float32(total[c] + 0.0) * (unit * units[c])
     for c in range(bias.size):
         y[c] = y[c] + bias[c]
-    raw = y.view(np.int32)
     for c in range(y.size):
-        if y[c] != y[c]:
-            raw[c] = _CANONICAL_NAN_BITS
+        y[c] = y[c] if y[c] == y[c] else _CANONICAL_NAN
 
 
 @jit

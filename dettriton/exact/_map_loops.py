@@ -349,7 +349,8 @@ def weight_grad_of_positions(
     maps, rows = np.empty(samples * elements), np.zeros(samples * positions * width)
     every, steps = np.empty(samples * positions, np.int64), np.arange(samples * positions) * width
     for s in range(samples):
-        every[s * positions : (s + 1) * positions] = places + s * elements
+        for p in range(positions):
+            every[s * positions + p] = places[p] + s * elements
     sums = np.zeros(count * width)
     for g in range(groups):
         inputs, results, room = g * channels, g * outputs, exact

@@ -47,12 +47,16 @@ def _rounded(window, hi, lo):
 
 
 @jit
+def _bits(value):
+    return np.float32(value).view(np.uint32) & _MAGNITUDE
+
+
+@jit
 def _top(run):
     """The bits of the largest magnitude; a NaN's exceed those of an infinity."""
-    bits = run.view(np.uint32)
     top = np.uint32(0)
-    for i in range(bits.size):
-        top = max(top, bits[i] & _MAGNITUDE)
+    for i in range(run.size):
+        top = max(top, _bits(run[i]))
     return top
 
 
@@ -107,9 +111,8 @@ def accumulate_runs(x, outer, kept, inner, first, last, window, hi, lo, finite):
 
 @jit
 def _widen_tops(row, tops):
-    bits = row.view(np.uint32)
-    for k in range(bits.size):
-        tops[k] = max(tops[k], bits[k] & _MAGNITUDE)
+    for k in range(row.size):
+        tops[k] = max(tops[k], _bits(row[k]))
 
 
 @jit
@@ -158,11 +161,10 @@ def index_sums(terms, index, columns, first, last, y):
     for at in range(0, count, width):
         start = at // width * columns
         _widen_tops(y[start + first : start + last], tops[at : at + width])
-    bits = terms.view(np.uint32)
     for n in range(index.size):
         at = index[n] * width
         if width == 1:
-            tops[at] = max(tops[at], bits[n * columns + first] & _MAGNITUDE)
+            tops[at] = max(tops[at], _bits(terms[n * columns + first]))
         else:
             _widen_tops(terms[n * columns + first : n * columns + last], tops[at : at + width])
     for k in range(count):
@@ -187,11 +189,11 @@ def index_sums(terms, index, columns, first, last, y):
 @jit
 def _extremes(run):
     """The smallest and the largest term as integers of the same order; NaNs lie beyond the infinities."""
-    bits = run.view(np.int32)
     low = np.int32(0x7FFFFFFF)
     high = np.int32(-0x80000000)
-    for i in range(bits.size):
-        key = bits[i] ^ ((bits[i] >> 31) & _SIGN_FLIP)
+    for i in range(run.size):
+        bits = np.float32(run[i]).view(np.int32)
+        key = np.int32(bits ^ ((bits >> 31) & _SIGN_FLIP))
         low = min(low, key)
         high = max(high, key)
     return low, high
@@ -200,11 +202,6 @@ def _extremes(run):
 @jit
 def _of_key(key):
     return np.int32(key ^ ((key >> 31) & _SIGN_FLIP)).view(np.float32)
-
-
-@jit
-def _bits(value):
-    return np.float32(value).view(np.uint32) & _MAGNITUDE
 
 
 @jit
