@@ -41,3 +41,21 @@ def test_bits_that_depend_on_threads_are_refused(out, capsys, monkeypatch):
 def test_bad_arguments(arguments, out, capsys):
     assert thread_scaling.main([*arguments, "--out", str(out)]) == 2
     assert "numbers of threads" in capsys.readouterr().err and not out.exists()
+
+
+@pytest.mark.parametrize(("given", "asked", "begins"), [
+    (None, (), "PASSIVE"), ("ACTIVE", (), "PASSIVE"), ("PASSIVE", (), "stays"),
+    ("PASSIVE", ("--waiting", "default"), None), (None, ("--waiting", "default"), "stays"),
+])  # fmt: skip
+def test_it_begins_again_with_threads_that_wait_as_asked(given, asked, begins, monkeypatch):
+    begun = []
+    monkeypatch.setattr(thread_scaling.sys, "argv", ["thread_scaling.py", *asked])
+    monkeypatch.setattr(
+        thread_scaling.os, "execve", lambda _, arguments, variables: begun.append((arguments, variables))
+    )
+    monkeypatch.delenv(thread_scaling.WAITING, raising=False)
+    if given:
+        monkeypatch.setenv(thread_scaling.WAITING, given)
+    thread_scaling._wait_as_asked()
+    assert [variables.get(thread_scaling.WAITING) for _, variables in begun] == ([] if begins == "stays" else [begins])
+    assert all(arguments[1:] == ["thread_scaling.py", *asked] for arguments, _ in begun)
