@@ -10,23 +10,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 META = torch.device("meta")
 
 
-@dataclass
-class Rehearsal:
-    """What a rehearsal finds, and what it has to know of the GPU that it stands for.
+class Gpu(NamedTuple):
+    """What a plan of launches depends on.
 
     Attributes:
-        shared_bytes: shared memory that one block may take there.
-        launches: a :class:`dettriton.ops._launch.Launch` for each launch, in order.
+        shared_bytes: shared memory that one block may take.
+        generation: the first number of the compute capability; 0 where there is none.
     """
 
     shared_bytes: int
+    generation: int
+
+
+@dataclass
+class Rehearsal:
+    """What a rehearsal finds, and the GPU that it stands for.
+
+    Attributes:
+        launches: a :class:`dettriton.ops._launch.Launch` for each launch, in order.
+    """
+
+    gpu: Gpu
     launches: list[Any] = field(default_factory=list)
 
 
@@ -39,9 +50,9 @@ def current_rehearsal() -> Rehearsal | None:
 
 
 @contextmanager
-def rehearsal(shared_bytes: int) -> Iterator[Rehearsal]:
+def rehearsal(gpu: Gpu) -> Iterator[Rehearsal]:
     """Within the context, kernels of this thread are named and not launched, and ops take tensors of :data:`META`."""
-    token = _current.set(Rehearsal(shared_bytes))
+    token = _current.set(Rehearsal(gpu))
     try:
         yield _current.get()
     finally:

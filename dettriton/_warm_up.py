@@ -75,13 +75,13 @@ class WarmUp:
             _log.debug("the warm-up of the kernels failed; they are compiled when they are launched", exc_info=True)
 
     def _launches(self) -> list[Launch]:
-        from dettriton.ops._precompile import require_compiler, shared_bytes_here
+        from dettriton.ops._precompile import gpu_here, require_compiler
         from dettriton.train._rehearse import launches_of
 
         require_compiler()
         with torch.cuda.device(self._device):
-            shared = shared_bytes_here()
-        return launches_of(self._recipe, data.describe(self._recipe.data.name, self._data_dir), shared)
+            gpu = gpu_here()
+        return launches_of(self._recipe, data.describe(self._recipe.data.name, self._data_dir), gpu)
 
     def _compile(self, launch: Launch) -> None:
         from dettriton.ops._precompile import warm

@@ -32,7 +32,7 @@ from dettriton.ops import _plans, _tables
 from dettriton.ops._launch import Kernel
 
 CUDA = torch.device("cuda", 0)
-SHARED_BYTES, CAPABILITY = 227 << 10, 9
+SHARED_BYTES, GENERATION = 227 << 10, 9
 """Of an H100."""
 
 MAKING = "arange empty empty_like empty_strided full full_like new_empty new_zeros ones ones_like zeros zeros_like"
@@ -135,7 +135,7 @@ class PretendedGPU:
             patches.enter_context(mock.patch.object(_tables, "_captured", []))
             patches.enter_context(mock.patch.object(Kernel, "__call__", _launched))
             patches.enter_context(mock.patch.object(_plans, "_shared_limit", lambda _: SHARED_BYTES))
-            patches.enter_context(mock.patch.object(_plans, "_capability", lambda _: CAPABILITY))
+            patches.enter_context(mock.patch.object(_plans, "_generation", lambda _: GENERATION))
             patches.enter_context(self._mode)
             yield patches.enter_context(Watch())
 

@@ -74,7 +74,7 @@ def test_validate_by_hand():
     assert calibration_error(np.array([[0.75, 0.75]]), np.array([1]), MULTI_CLASS) == Fraction(3, 4)
 
 
-@pytest.mark.parametrize("bins", [3, 5, 15, 47, 49, 1000])
+@pytest.mark.parametrize("bins", [3, 5, 15, 47, 49, pytest.param(1000, marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_validate_probabilities_beside_every_edge(bins, dtype):
     """Each edge's neighbours, with outcomes that a wrong bin would show."""

@@ -219,6 +219,7 @@ def test_verify_cpu_capability_does_not_matter():
     assert digests("default")[0] == digests("avx2")[0]
 
 
+@pytest.mark.heavy
 @two_capabilities
 def test_stock_optimizers_do_depend_on_the_cpu():
     assert all(a != b for a, b in zip(digests("default")[1], digests("avx2")[1], strict=True))

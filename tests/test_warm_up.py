@@ -12,7 +12,7 @@ from pretended_gpu import PretendedGPU, backward
 
 from dettriton import data, nn, ops, zoo
 from dettriton import train as training
-from dettriton._rehearsal import META, current_rehearsal, rehearsal
+from dettriton._rehearsal import META, Gpu, current_rehearsal, rehearsal
 from dettriton._warm_up import WarmUp
 from dettriton.engine import engine_for
 from dettriton.errors import EngineError, InputError
@@ -26,6 +26,7 @@ with torch.device("meta"):
     torch.empty(0)
 
 SHARED = 227 << 10
+GPU = Gpu(SHARED, 9)
 RECIPE = "med_cnn.digits"
 
 
@@ -36,7 +37,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device", lambda _: torch.no_grad())
     monkeypatch.setattr(_precompile, "require_compiler", lambda: None)
-    monkeypatch.setattr(_precompile, "shared_bytes_here", lambda: SHARED)
+    monkeypatch.setattr(_precompile, "gpu_here", lambda: GPU)
     monkeypatch.setattr(_precompile, "warm", warmed.append)
     return warmed
 
@@ -62,7 +63,7 @@ def test_a_rehearsal_names_what_a_gpu_would_launch(monkeypatch):
     def launched(kernel, grid, *args, num_warps=4, **constants):
         on_gpu.append(Launch.of(kernel, kernel._types_of(args), kernel.options(num_warps, constants)))
 
-    with rehearsal(SHARED) as rehearsed:
+    with rehearsal(GPU) as rehearsed:
         forward_and_backward(network().to(META), images.to(META), torch.Tensor.backward)
     device = PretendedGPU()
     with mock.patch.object(pretended_gpu, "_launched", launched), device.watched():
@@ -80,7 +81,7 @@ def test_a_rehearsal_names_what_a_gpu_would_launch(monkeypatch):
 def test_a_rehearsal_changes_nothing():
     recipe = zoo.recipe(RECIPE)
     state = torch.get_rng_state()
-    launches = launches_of(recipe, data.describe(recipe.data.name), SHARED)
+    launches = launches_of(recipe, data.describe(recipe.data.name), GPU)
     assert torch.equal(torch.get_rng_state(), state) and current_rehearsal() is None
     assert len(launches) == len(set(launches)) > 20
     assert {"_conv_weight_grad_kernel", "_adam_kernel"} <= {launch.kernel for launch in launches}
@@ -90,19 +91,19 @@ def test_a_rehearsal_changes_nothing():
 def test_every_recipe_can_be_rehearsed():
     for name in zoo.list_recipes():
         recipe = zoo.recipe(name)
-        assert launches_of(recipe, data.describe(recipe.data.name), SHARED), name
+        assert launches_of(recipe, data.describe(recipe.data.name), GPU), name
 
 
 def test_a_recipe_that_does_not_fit_its_data_is_refused():
     with pytest.raises(InputError):
-        launches_of(zoo.recipe("ecg_resnet18_tiny.rhythm_sim"), data.describe("digits"), SHARED)
+        launches_of(zoo.recipe("ecg_resnet18_tiny.rhythm_sim"), data.describe("digits"), GPU)
 
 
 def test_tensors_without_values_are_for_rehearsals_alone():
     x = torch.zeros(2, device=META)
     with pytest.raises(EngineError):
         engine_for(x)
-    with rehearsal(SHARED):
+    with rehearsal(GPU):
         assert engine_for(x) == "triton"
         other = []
         thread = threading.Thread(target=lambda: other.append(current_rehearsal()))
@@ -116,7 +117,7 @@ def test_the_warm_up_compiles_what_a_rehearsal_names(gpu, monkeypatch):
     with WarmUp(tiny.recipe(), "cuda:0"):
         pass
     assert len(gpu) > 10
-    assert set(gpu) == set(launches_of(tiny.recipe(), tiny.INFO, SHARED))
+    assert set(gpu) == set(launches_of(tiny.recipe(), tiny.INFO, GPU))
 
 
 @pytest.mark.parametrize("device", ["cpu", "abacus", ""])
@@ -174,7 +175,9 @@ def test_verify_a_training_gives_the_same_bits_beside_a_warm_up(gpu, monkeypatch
 
 
 def test_plans_of_a_rehearsal_are_those_of_the_gpu_it_stands_for():
-    for least in (64 << 10, SHARED):
-        with rehearsal(least):
-            assert _plans.shared_limit(META) == least
+    for least, generation in ((64 << 10, 0), (SHARED, 9), (SHARED, 10)):
+        with rehearsal(Gpu(least, generation)):
+            assert (_plans.shared_limit(META), _plans.generation(META)) == (least, generation)
+            found = _plans.choose(3, 4096, 4096, 4096, META)
+            assert found.block_k == (64 if generation != 9 else 128)
     assert _plans.shared_limit(torch.device("cpu")) > SHARED

@@ -87,7 +87,7 @@ def _launches(recipes: Iterable[str], target: str, data_dir: str | None) -> list
     from dettriton import data
     from dettriton.ops._aot import all_variants
     from dettriton.ops._launch import Launch
-    from dettriton.ops._precompile import shared_bytes, variant_launch
+    from dettriton.ops._precompile import gpu_of, variant_launch
     from dettriton.zoo import find_recipe
 
     found = []
@@ -95,7 +95,7 @@ def _launches(recipes: Iterable[str], target: str, data_dir: str | None) -> list
         from dettriton.train._rehearse import launches_of
 
         recipe = find_recipe(name)
-        found += launches_of(recipe, data.describe(recipe.data.name, data_dir), shared_bytes(target))
+        found += launches_of(recipe, data.describe(recipe.data.name, data_dir), gpu_of(target))
     if not recipes:
         found = [variant_launch(kernel, variant) for kernel, variant in all_variants()]
     return Launch.distinct(found)

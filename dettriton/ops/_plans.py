@@ -90,7 +90,7 @@ def planned(plan: Plan, constants: Mapping[str, Any]) -> Variant:
 def shared_limit(device: torch.device) -> int:
     """Bytes of shared memory that one block may take on this device, or on the one that a rehearsal stands for."""
     rehearsed = current_rehearsal()
-    return _shared_limit(device) if rehearsed is None else rehearsed.shared_bytes
+    return _shared_limit(device) if rehearsed is None else rehearsed.gpu.shared_bytes
 
 
 @cache
@@ -107,11 +107,17 @@ def _fitting(digits: int, device: torch.device) -> Plan:
     if plan.shared_bytes(digits) > shared_limit(device):
         return NARROW[digits]
     # Triton keeps one more stage on Blackwell, so blocks are shorter there.
-    return for_runs(plan, PADDING // 2) if _capability(device) == 10 else plan
+    return for_runs(plan, PADDING // 2) if generation(device) == 10 else plan
+
+
+def generation(device: torch.device) -> int:
+    """The first number of the compute capability of this device, or of the one that a rehearsal stands for."""
+    rehearsed = current_rehearsal()
+    return _generation(device) if rehearsed is None else rehearsed.gpu.generation
 
 
 @cache
-def _capability(device: torch.device) -> int:
+def _generation(device: torch.device) -> int:
     return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 0
 
 

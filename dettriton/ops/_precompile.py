@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 import dettriton.optim  # noqa: F401 with its import all kernels are declared
+from dettriton._rehearsal import Gpu
 from dettriton.errors import EngineError
 from dettriton.ops._aot import TARGETS, Compiled
 from dettriton.ops._launch import (
@@ -117,15 +118,17 @@ def pretend(target: str) -> None:
     triton.runtime.driver.set_active(_Driver(GPUTarget(*known)))
 
 
-def shared_bytes(target: str) -> int:
-    """Shared memory that one block may take on a GPU of a target; on one that is not known, what every GPU has."""
-    return SHARED_BYTES.get(target, LEAST_SHARED_BYTES)
+def gpu_of(target: str) -> Gpu:
+    """What plans have to know of a GPU of a target; of one that is not known, what is true of every GPU."""
+    number = re.fullmatch(r"sm_(\d+)\d", target)
+    return Gpu(SHARED_BYTES.get(target, LEAST_SHARED_BYTES), int(number[1]) if number else 0)
 
 
-def shared_bytes_here() -> int:
-    """Shared memory that one block may take on the current GPU."""
+def gpu_here() -> Gpu:
+    """The same of the current GPU."""
     driver = triton.runtime.driver.active
-    return driver.utils.get_device_properties(driver.get_current_device())["max_shared_mem"]
+    shared = driver.utils.get_device_properties(driver.get_current_device())["max_shared_mem"]
+    return Gpu(shared, torch.cuda.get_device_capability()[0])
 
 
 def variant_launch(kernel: Kernel, variant: Variant) -> Launch:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from dettriton import nn, ops
-from dettriton._rehearsal import META, rehearsal
+from dettriton._rehearsal import META, Gpu, rehearsal
 from dettriton.data import DatasetInfo, SignalInfo
 from dettriton.errors import InputError
 from dettriton.ops._launch import Launch
@@ -20,7 +20,7 @@ _STEPS = 2
 """Of each batch size: an optimizer's first step differs from the others."""
 
 
-def launches_of(recipe: Recipe, info: DatasetInfo | SignalInfo, shared_bytes: int) -> list[Launch]:
+def launches_of(recipe: Recipe, info: DatasetInfo | SignalInfo, gpu: Gpu) -> list[Launch]:
     """The different launches of a training on a GPU, in the order of their first use.
 
     Nothing is computed and no data is read: the model is made anew of tensors that have only shapes, and goes through
@@ -29,13 +29,13 @@ def launches_of(recipe: Recipe, info: DatasetInfo | SignalInfo, shared_bytes: in
     Args:
         recipe: the training.
         info: of its data.
-        shared_bytes: shared memory that a block may take on that GPU.
+        gpu: the GPU.
 
     Raises:
         InputError: the recipe does not fit its data, or its model does not exist.
     """
     shape = info.signal_shape if isinstance(info, SignalInfo) else info.image_shape
-    with rehearsal(shared_bytes) as rehearsed:
+    with rehearsal(gpu) as rehearsed:
         with META:
             model = make_model(recipe)
         model.train()

@@ -31,6 +31,7 @@ def bench():
     return CASE.bench("cpu")
 
 
+@pytest.mark.heavy
 def test_verify_the_captured_step_is_the_trainers(bench):
     """A CUDA graph holds ``forward`` and ``learn``; together they are the step that trains."""
     stepped, in_parts = (bench.work(HIGH)._run for _ in range(2))

@@ -51,7 +51,10 @@ def test_verify_golden_bytes(splits):
     assert {name: CONTENT_SHA256[name] for name in GOLDEN} == GOLDEN
 
 
-@pytest.mark.parametrize(("size", "threads", "capability"), [("tiny", 2, "avx2"), ("default", 1, "default")])
+@pytest.mark.parametrize(
+    ("size", "threads", "capability"),
+    [("tiny", 2, "avx2"), pytest.param("default", 1, "default", marks=pytest.mark.heavy)],
+)
 def test_verify_same_bytes_in_another_process(size, threads, capability):
     code = (
         "import contextlib, torch; from dettriton.data import rhythm_sim as r; "

@@ -24,6 +24,7 @@ FAMILIES = {
     "efficientnet_b0": {},
     "vit_tiny_patch16_224": {"img_size": 32},
 }
+ALWAYS = ("resnet18", "convnext_atto", "efficientnet_b0", "vit_tiny_patch16_224")
 DRAWING = {"drop_rate": 0.1, "drop_path_rate": 0.5}
 SMALL = {
     "test_resnet": DRAWING,
@@ -65,7 +66,10 @@ def relative_error(got: torch.Tensor, expected: torch.Tensor, least: float = 0.0
     return float((got - expected).norm()) / max(float(expected.norm()), least)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ALWAYS else pytest.param(n, marks=pytest.mark.heavy) for n in FAMILIES],
+)
 def test_corroborate_timms_logits(name):
     plain, exact = pair(name, **FAMILIES[name])
     plain.load_state_dict(exact.state_dict())

@@ -144,7 +144,7 @@ def test_verify_an_excluded_pair_spreads_nothing(value):
         assert grid_of_v.any() and same_bits(o[:, grid_of_v], without[:, grid_of_v])
 
 
-@pytest.mark.parametrize("shape", [(5, 9), (2, 1, 1, 9), (2, 3, 5, 1)])
+@pytest.mark.parametrize("shape", [pytest.param((5, 9), marks=pytest.mark.heavy), (2, 1, 1, 9), (2, 3, 5, 1)])
 def test_verify_gradient_of_a_float_mask(shape):
     given = [*operands((2, 3, 5, 7), (2, 3, 9, 7), (2, 3, 9, 3)), gaussian(*shape, seed=8)]
     parts = values_and_grads(lambda *x: composition(*x, **DROPPING), *given)
@@ -192,9 +192,10 @@ def test_verify_masks_of_any_rank(shape):
     "arguments",
     [
         {"is_causal": True, **DROPPING},
-        pytest.param({"attn_mask": gaussian(17, 40, seed=8)}, marks=pytest.mark.heavy),
+        {"attn_mask": gaussian(17, 40, seed=8)},
     ],
 )
+@pytest.mark.heavy
 def test_verify_tiles_do_not_matter(arguments, monkeypatch):
     given = operands((17, 34), (40, 34), (40, 33))
 

@@ -248,7 +248,9 @@ def test_verify_sizes(shape, op):
     assert reference[0].shape[:-2] == shape[:-2] and reference[1].shape == shape
 
 
-@pytest.mark.parametrize("layout", ["channels_last", "transposed", "sliced"])
+@pytest.mark.parametrize(
+    "layout", ["channels_last", *(pytest.param(n, marks=pytest.mark.heavy) for n in ("transposed", "sliced"))]
+)
 def test_verify_strides_do_not_matter(layout):
     x = HARD["normal"][:1]
     strided = {

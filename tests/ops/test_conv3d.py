@@ -31,7 +31,7 @@ def operands(config):
     return gaussian(x_shape, 1), gaussian(w_shape, 2), gaussian(w_shape[:1], 3), arguments
 
 
-@pytest.mark.parametrize("precision", ["high", "medium"])
+@pytest.mark.parametrize("precision", ["high", pytest.param("medium", marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("groups,geometry", [(1, {"padding": 1}), (2, {"stride": 2, "dilation": 1}), (2, {})])
 def test_validate_forward_and_gradients_against_integers(groups, geometry, precision):
     x, w = gaussian((2, 2, 3, 4, 3), 4), gaussian((2, 2 // groups, 2, 2, 3), 5)
@@ -71,6 +71,7 @@ def test_verify_block_sizes_do_not_matter(config, elements, monkeypatch):
     assert all(same_bits(p, q) for p, q in zip(whole, blocked, strict=True))
 
 
+@pytest.mark.heavy
 def test_verify_tiles_and_splits_do_not_matter(monkeypatch):
     x, w, _, arguments = operands("plain")
     fn = lambda a, b: conv3d(a, b, **arguments)  # noqa: E731 used twice, below

@@ -11,7 +11,6 @@ from environments import COMPARED, Job, run_job
 from dettriton import zoo
 
 PLACES = (*filter(runs_here, ENVIRONMENTS), *MORE_ENVIRONMENTS[-1:], *OF_COMPILED_LOOPS, RESUMED)
-ALWAYS = ("DETTRITON_NUMBA=0",)
 EMBEDDED = ("med_cnn.digits", *(name for name in zoo.names() if name.endswith(".rhythm_sim")))
 ON_FILES = sorted(set(zoo.names()) - set(EMBEDDED))
 ONE_THREAD = next(place for place in PLACES if place.name == "1 thread")
@@ -23,11 +22,8 @@ def retrain(name, place, data_dir, expected_seconds):
     assert {k: result.get(k, result) for k in COMPARED} == {k: released[k] for k in COMPARED}
 
 
-@pytest.mark.parametrize(
-    "place",
-    [p if p.name in ALWAYS else pytest.param(p, marks=pytest.mark.heavy) for p in PLACES],
-    ids=lambda p: p.name,
-)
+@pytest.mark.heavy
+@pytest.mark.parametrize("place", PLACES, ids=lambda p: p.name)
 def test_verify_the_smallest_entry_under_every_environment(place):
     retrain("med_cnn.digits", place, None, expected_seconds=8.0)
 
