@@ -19,6 +19,20 @@ INTERPRETED = Side("cpu", "triton")
 SMALL = [c for c in CASES if not c.large]
 ONE_EACH = list({c.op: c for c in reversed(SMALL)}.values())
 
+ALWAYS = (
+    "sum",
+    "relu",
+    "gelu",
+    "matmul",
+    "conv1d",
+    "conv2d_act",
+    "cross_entropy",
+    "batch_norm",
+    "embedding",
+    "dropout",
+)
+"""Each op's own tests compare the engines too; here it is that the comparison of a GPU check works."""
+
 WITHOUT_GRADIENT = {"rand", "randn", "randint", "randperm", "bernoulli", "argmax", "argmin", "bincount", "histc"}
 
 
@@ -56,7 +70,7 @@ def test_inputs_are_what_they_are_called():
         op_inputs.hard("odd", "key", 4)
 
 
-@pytest.mark.parametrize("chosen", [c for c in ONE_EACH if c.op != "optim"], ids=lambda c: c.name)
+@pytest.mark.parametrize("chosen", [c for c in ONE_EACH if c.op in ALWAYS], ids=lambda c: c.name)
 def test_verify_engines_agree(chosen):
     assert compare_case(chosen, INTERPRETED)["verdict"] == SAME
 

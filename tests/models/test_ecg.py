@@ -122,7 +122,9 @@ def differing(results: list[dict[str, torch.Tensor]]) -> list[str]:
     return [key for key, value in results[0].items() if not same_bits(value, results[1][key])]
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.heavy if n == "conformer" else []) for n in BLOCKS])
+@pytest.mark.parametrize(
+    "name", [n if n in ("baseline", "inceptiontime") else pytest.param(n, marks=pytest.mark.heavy) for n in BLOCKS]
+)
 def test_verify_engines_agree_on_a_block(name):
     def run(block: torch.nn.Module) -> dict[str, torch.Tensor]:
         block.zero_grad()

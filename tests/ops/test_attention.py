@@ -74,7 +74,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.heavy if n in ("wider than a tile", "drop all") else []) for n in CASES]
+)
 def test_verify_fused_attention_has_the_bits_of_its_parts(name):
     shapes, arguments = CASES[name]
     fused = on_both_engines(

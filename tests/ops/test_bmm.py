@@ -43,6 +43,7 @@ def test_verify_engines_agree_and_corroborate_torch(shapes):
         torch.testing.assert_close(p.double(), r.double(), rtol=1e-5, atol=3e-5)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", [*hard_vectors(), *non_finite_vectors()])
 def test_verify_engines_agree_on_hard_inputs(name):
     vector = {**hard_vectors(36), **non_finite_vectors(36)}[name]

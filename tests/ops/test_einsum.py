@@ -70,6 +70,7 @@ def test_verify_the_gradient_of_a_broadcast_operand_is_an_exact_sum():
     assert same_bits(grad_b, exact_sum(upstream * a, 0))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", [*hard_vectors(), *non_finite_vectors()])
 def test_verify_engines_agree_on_hard_inputs(name):
     vector = {**hard_vectors(24), **non_finite_vectors(24)}[name]

@@ -91,7 +91,7 @@ def hard_cases():
         yield pytest.param("conv1d", "relu", kind, marks=marks)
 
 
-@pytest.mark.parametrize(("name", "activation", "kind"), hard_cases())
+@pytest.mark.parametrize(("name", "activation", "kind"), list(hard_cases()))
 @pytest.mark.parametrize("hard", [(0,), (1, 2)], ids=["input", "weight and bias"])
 def test_verify_the_bits_of_its_parts_on_hard_inputs(hard, name, activation, kind):
     together, apart, inputs = fused_and_parts(name, activation)
