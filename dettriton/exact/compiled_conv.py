@@ -87,7 +87,9 @@ class _Operand:
     def times(self, matrix: np.ndarray, gather: Gather, into: _Result) -> None:
         """The gathered columns times grid integers ``(groups, rows, terms)``, rounded and put where ``into`` says."""
         fits = matrix.shape[2] <= exact_terms(self.bits)
-        (self._directly if fits and adds_maps(gather, self.groups) else self._by_columns)(matrix, gather, into)
+        # a map is read again for each tap, from nearer memory than the columns that would hold it as often
+        directly = fits and adds_maps(gather, self.groups, math.prod(map(len, gather.offsets)))
+        (self._directly if directly else self._by_columns)(matrix, gather, into)
 
     def _directly(self, matrix: np.ndarray, gather: Gather, into: _Result) -> None:
         _, outputs, count = matrix.shape
@@ -118,9 +120,9 @@ class _Operand:
             _spread_channels(round_maps, rounded, outputs, block.positions, into.y)
 
 
-def adds_maps(gather: Gather, groups: int) -> bool:
-    """Whether shifted maps are added up: those of a sample fit a cache."""
-    return gather.channels // groups * gather.shifted.elements <= _MOST_DIRECT_MAPS
+def adds_maps(gather: Gather, groups: int, uses: int = 1) -> bool:
+    """Whether shifted maps are added up: those of a sample, divided by what they are used for, fit a cache."""
+    return gather.channels // groups * gather.shifted.elements <= _MOST_DIRECT_MAPS * uses
 
 
 def by_position(gather: Gather, outputs: int) -> bool:
