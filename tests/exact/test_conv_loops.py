@@ -115,12 +115,37 @@ def test_verify_threads_do_not_matter(way, monkeypatch):
         assert agree(by_torch_and_by_loops(monkeypatch, *operands(g), g, way=way))
 
 
-def test_verify_sums_beyond_53_bits(monkeypatch):
+@pytest.mark.parametrize("way", WAYS)
+def test_verify_sums_beyond_53_bits(way, monkeypatch):
     g = Geometry(2, 2, 3, 1, (1, 1, 6000), (1, 1, 3), (1, 1, 1), (0, 0, 1), (1, 1, 1))
     x, weight, grad = (t.abs() + 1 for t in operands(g))
-    assert agree(by_torch_and_by_loops(monkeypatch, x, weight, grad, g))
+    assert agree(by_torch_and_by_loops(monkeypatch, x, weight, grad, g, way=way))
     monkeypatch.setattr(compiled_conv, "exact_terms", lambda bits: 5)
-    assert agree(by_torch_and_by_loops(monkeypatch, x, weight, grad, g))
+    assert agree(by_torch_and_by_loops(monkeypatch, x, weight, grad, g, way=way))
+
+
+@pytest.mark.parametrize("exact", [4, 5, 11])
+def test_verify_sums_of_positions_are_emptied_before_they_are_full(exact, monkeypatch):
+    g = Geometry(9, 3, 10, 1, (1, 2, 2), (1, 3, 3), (1, 1, 1), (0, 1, 1), (1, 1, 1))
+    taken = []
+    loop = compiled_conv.weight_grad_of_positions
+    monkeypatch.setattr(compiled_conv, "exact_terms", lambda bits: exact)
+    monkeypatch.setattr(compiled_conv, "weight_grad_of_positions", lambda *a: (taken.append(True), loop(*a)))
+    assert agree(by_torch_and_by_loops(monkeypatch, *operands(g), g, way="positions")) and taken == [True]
+
+
+def test_each_way_is_taken_where_it_is_quicker():
+    few_rows = compiled_conv.forward_gather(
+        Geometry(2, 64, 64, 1, (1, 4, 4), (1, 3, 3), (1, 1, 1), (0, 1, 1), (1, 1, 1))
+    )
+    long = compiled_conv.forward_gather(Geometry(2, 16, 16, 1, (1, 1, 500), (1, 1, 7), (1, 1, 1), (0, 0, 3), (1, 1, 1)))
+    large = compiled_conv.forward_gather(
+        Geometry(2, 64, 64, 1, (1, 90, 90), (1, 3, 3), (1, 1, 1), (0, 1, 1), (1, 1, 1))
+    )
+    assert compiled_conv.by_position(few_rows, 64) and not compiled_conv.by_position(few_rows, 1)
+    assert not compiled_conv.by_position(long, 16)
+    assert [compiled_conv.adds_maps(m, 1) for m in (few_rows, long, large)] == [True, True, False]
+    assert compiled_conv.adds_maps(large, 1, uses=9)
 
 
 @pytest.mark.parametrize("way", WAYS)
