@@ -122,7 +122,7 @@ class _Operand:
 
 def adds_maps(gather: Gather, groups: int, uses: int = 1) -> bool:
     """Whether shifted maps are added up: those of a sample, divided by what they are used for, fit a cache."""
-    return gather.channels // groups * gather.shifted.elements <= _MOST_DIRECT_MAPS * uses
+    return gather.channels // groups * gather.shifted.elements <= _MOST_DIRECT_MAPS * max(uses, 1)
 
 
 def by_position(gather: Gather, outputs: int) -> bool:
