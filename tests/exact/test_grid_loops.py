@@ -4,7 +4,7 @@ import pytest
 import torch
 from bits import hard_vectors, non_finite_vectors, same_bits
 
-from dettriton.exact import _jit, compiled_dot
+from dettriton.exact import _jit, _loops, compiled_dot
 from dettriton.exact.grid import NON_FINITE_EXPONENT, grid_exponents, quantize
 from dettriton.ops._epilogue import Epilogue
 
@@ -46,15 +46,18 @@ def test_verify_dot_products_of_hard_inputs(name, precision, monkeypatch):
 
 @pytest.mark.parametrize("shape", [(0, 3, 2, 4), (2, 0, 3, 4), (2, 3, 0, 4), (2, 3, 4, 0), (3, 1, 1, 1), (1, 7, 9, 33)])
 @pytest.mark.parametrize("turned", [False, True])
-def test_verify_sizes_and_layouts(shape, turned, monkeypatch):
+@pytest.mark.parametrize("threads", [1, 3])
+def test_verify_sizes_and_layouts(shape, turned, threads, monkeypatch):
+    monkeypatch.setattr(_loops, "SHARED_ELEMENTS", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     batch, m, n, k = shape
     r = torch.Generator().manual_seed(2)
     a, b = torch.randn(batch, m, k, generator=r), torch.randn(batch, n, k, generator=r)
     if turned:
         a, b = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in (a, b))
     assert same_bits(*by_torch_and_by_loops(monkeypatch, a, b))
-    wide = torch.randn(batch, m, 2 * k, generator=r)[:, :, ::2]
-    assert same_bits(*by_torch_and_by_loops(monkeypatch, wide, b))
+    wide, bias = torch.randn(batch, m, 2 * k, generator=r)[:, :, ::2], torch.randn(n, generator=r)
+    assert same_bits(*by_torch_and_by_loops(monkeypatch, wide, b, bias=bias))
 
 
 @pytest.mark.parametrize("value", [0.5, float("inf"), float("-inf"), float("nan"), -0.0])
