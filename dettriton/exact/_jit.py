@@ -70,7 +70,7 @@ class Intrinsic:
         update_wrapper(self, fn)
 
     @cached_property
-    def resolved(self) -> Any:
+    def dispatcher(self) -> Any:
         """What numba makes of the function."""
         from numba.extending import intrinsic
 
@@ -85,7 +85,7 @@ def _compiled(fn: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..
             # numba's cache asks whether the caller's file changed, not whether the callee's did
             if value.fn.__code__.co_filename != fn.__code__.co_filename:
                 raise TypeError(f"{fn.__name__} calls {name} of another file, whose changes its cache would not see")
-            fn.__globals__[name] = value.dispatcher if isinstance(value, Jitted) else value.resolved
+            fn.__globals__[name] = value.dispatcher
     try:
         return numba.njit(fn, cache=True, **options)
     except RuntimeError:
