@@ -17,10 +17,10 @@ import torch
 
 from dettriton.exact._conv_loops import gather_columns, gather_runs, round_maps
 from dettriton.exact._gather import Block, Gather, forward_gather, input_grad_phases
-from dettriton.exact._grid_loops import grid_scales, quantize_grids, round_matrices
+from dettriton.exact._grid_loops import grid_scales
 from dettriton.exact._loops import flat, shares, spread
 from dettriton.exact._map_loops import direct, direct_of_positions, direct_weight_grad, weight_grad_of_positions
-from dettriton.exact.compiled_dot import NO_BIAS, scratch
+from dettriton.exact.compiled_dot import NO_BIAS, quantized, rounded, scratch
 from dettriton.exact.convolution import Geometry, Size
 from dettriton.exact.dot import exact_terms, integer_bmm, slices
 
@@ -55,7 +55,7 @@ def _weight(rows: torch.Tensor, count: int, bits: int) -> tuple[np.ndarray, np.n
     """Grid integers (count, ...) and units of a weight, one grid a row."""
     given = flat(rows)
     q, unit = np.empty(given.size), np.empty(count)
-    quantize_grids(given, 1, 1, count, given.size // max(count, 1), bits, q, unit)
+    quantized(given, 1, 1, count, given.size // max(count, 1), bits, q, unit)
     return q, unit
 
 
@@ -116,8 +116,8 @@ class _Operand:
                 torch.bmm(factors, cols, out=total)
             else:
                 total = integer_bmm(factors, cols, self.bits).to(torch.float32).to(torch.float64)
-            rounded = flat(total), self.unit, into.unit, into.bias, into.placing, block.first, block.last
-            _spread_channels(round_maps, rounded, outputs, block.positions, into.y)
+            given = flat(total), self.unit, into.unit, into.bias, into.placing, block.first, block.last
+            _spread_channels(round_maps, given, outputs, block.positions, into.y)
 
 
 def adds_maps(gather: Gather, groups: int, uses: int = 1) -> bool:
@@ -186,10 +186,10 @@ def conv_weight_grad(grad: torch.Tensor, x: torch.Tensor, g: Geometry, bits: int
     gather = forward_gather(g)
     totals = _weight_grad_directly if adds_maps(gather, g.groups) else _weight_grad_by_columns
     total = totals(*arrays, *scales, gather, g, bits)
-    rounded = torch.empty(g.out_channels, g.group_in, *g.kernel)
-    columns = np.repeat(units[1], g.taps)
-    round_matrices(total.reshape(-1), units[0], columns, g.groups, g.group_out, g.terms_forward, NO_BIAS, flat(rounded))
-    return rounded
+    grad_weight = torch.empty(g.out_channels, g.group_in, *g.kernel)
+    columns, shape = np.repeat(units[1], g.taps), (g.groups, g.group_out, g.terms_forward)
+    rounded(total.reshape(-1), units[0], columns, shape, NO_BIAS, flat(grad_weight))
+    return grad_weight
 
 
 def _weight_grad_directly(
