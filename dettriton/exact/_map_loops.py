@@ -133,22 +133,23 @@ def _add_maps(maps, terms, packed, places, rows, run, total, pitch):
 
 
 @jit
-def _round_map(total, unit, bias, placing, map_h, map_w, out_size, start, y):
+def _round_map(total, step, unit, bias, placing, map_h, map_w, out_size, start, y):
+    """The sums of one output, which lie ``step`` apart in rows of ``map_w``, to their places."""
     height, width = placing[2], placing[3]
     step_w, count = np.uint64(placing[6]), np.uint64(out_size[2])
     for d in range(out_size[0]):
         for h in range(out_size[1]):
             row = (d * placing[4] + placing[7]) * height + h * placing[5] + placing[8]
-            to, at = np.uint64(start + row * width + placing[9]), np.uint64((d * map_h + h) * map_w)
+            to, at = np.uint64(start + row * width + placing[9]), np.uint64((d * map_h + h) * map_w * step)
             if unit != unit:
                 for i in range(count):
                     y[to + i * step_w] = _CANONICAL_NAN
-            elif placing[6] == 1:
+            elif step == 1 and placing[6] == 1:
                 for i in range(count):
                     y[to + i] = np.float32(total[at + i] + 0.0) * unit
             else:
                 for i in range(count):
-                    y[to + i * step_w] = np.float32(total[at + i] + 0.0) * unit
+                    y[to + i * step_w] = np.float32(total[at + i * np.uint64(step)] + 0.0) * unit
             for plus in bias:
                 for i in range(count):
                     value = y[to + i * step_w] + plus
@@ -200,7 +201,7 @@ def direct(
                 for r in range(rows):
                     unit, first = units[n] * unit_channels[o + r], (n * groups * outputs + o + r) * plane
                     sums = total[r * pitch : r * pitch + run]
-                    _round_map(sums, unit, bias[o + r : o + r + 1], placing, map_h, map_w, out_size, first, y)
+                    _round_map(sums, 1, unit, bias[o + r : o + r + 1], placing, map_h, map_w, out_size, first, y)
                 o += rows
 
 
@@ -212,22 +213,6 @@ def _pack_lanes(weight, outputs, count, packed):
         block, lane = o // _LANES * count, o % _LANES
         for t in range(count):
             packed[(block + t) * _LANES + lane] = weight[o * count + t]
-
-
-@jit
-def _round_position(total, width, unit, bias, placing, out_size, start, y):
-    """The sums of one output, which lie ``width`` apart, to a map."""
-    at = np.uint64(0)
-    for d in range(out_size[0]):
-        for h in range(out_size[1]):
-            row = (d * placing[4] + placing[7]) * placing[2] + h * placing[5] + placing[8]
-            to, step_w = np.uint64(start + row * placing[3] + placing[9]), np.uint64(placing[6])
-            for i in range(np.uint64(out_size[2])):
-                value = np.float32(total[at] + 0.0) * unit
-                for plus in bias:
-                    value = np.float32(value) + plus
-                y[to + i * step_w] = value if value == value else _CANONICAL_NAN
-                at += np.uint64(width)
 
 
 @jit
@@ -264,7 +249,8 @@ def direct_of_positions(
             for o in range(outputs):
                 to = g * outputs + o
                 unit, first = units[n] * unit_channels[to], (n * groups * outputs + to) * plane
-                _round_position(total[o:], width, unit, bias[to : to + 1], placing, out_size, first, y)
+                one = bias[to : to + 1]
+                _round_map(total[o:], width, unit, one, placing, out_size[1], out_size[2], out_size, first, y)
 
 
 @jit
