@@ -6,26 +6,25 @@ selection has both its sides computed. Loops that call them are in this file, fo
 
 import numpy as np
 
-from dettriton.exact import elementary as host
-from dettriton.exact import elementary_more as more
+from dettriton.exact import elementary_constants as constants
 from dettriton.exact._jit import jit
 
 _f32 = np.float32
 _NAN, _INF = _f32(np.nan), _f32(np.inf)
 _ZERO, _HALF, _ONE, _TWO = _f32(0), _f32(0.5), _f32(1), _f32(2)
 _SIGN, _MAGNITUDE = np.int32(-0x80000000), np.int32(0x7FFFFFFF)
-_E0, _E1, _E2, _E3, _E4 = map(_f32, host.EXP_POLYNOMIAL)
-_L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7 = map(_f32, host.LOG_POLYNOMIAL)
-_T0, _T1, _T2, _T3, _T4, _T5 = map(_f32, host.TANH_POLYNOMIAL)
-_F0, _F1, _F2, _F3, _F4, _F5, _F6 = map(_f32, more.ERF_POLYNOMIAL)
-_G0, _G1, _G2, _G3, _G4, _G5, _G6 = map(_f32, more.ERF_LOG_POLYNOMIAL)
-_INVERSE_LN2, _LN2_HIGH, _LN2_LOW = _f32(host.INVERSE_LN2), _f32(host.LN2_HIGH), _f32(host.LN2_LOW)
-_ROUNDER, _ROUNDER_BITS = _f32(host.ROUNDER), host.ROUNDER_BITS
-_SMALLEST_NORMAL, _UP_SUBNORMAL = _f32(host.SMALLEST_NORMAL), _f32(2.0**host.SUBNORMAL_SHIFT)
-_SUBNORMAL_SHIFT, _SQRT_HALF_BITS = host.SUBNORMAL_SHIFT, host.SQRT_HALF_BITS
-_EXP_LOWEST, _EXP_HIGHEST = _f32(host.EXP_LOWEST), _f32(host.EXP_HIGHEST)
-_TANH_END, _TANH_SATURATION = _f32(host.TANH_POLYNOMIAL_END), _f32(host.TANH_SATURATION)
-_ERF_END, _ERF_SATURATION = _f32(more.ERF_POLYNOMIAL_END), _f32(more.ERF_SATURATION)
+_E0, _E1, _E2, _E3, _E4 = map(_f32, constants.EXP_POLYNOMIAL)
+_L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7 = map(_f32, constants.LOG_POLYNOMIAL)
+_T0, _T1, _T2, _T3, _T4, _T5 = map(_f32, constants.TANH_POLYNOMIAL)
+_F0, _F1, _F2, _F3, _F4, _F5, _F6 = map(_f32, constants.ERF_POLYNOMIAL)
+_G0, _G1, _G2, _G3, _G4, _G5, _G6 = map(_f32, constants.ERF_LOG_POLYNOMIAL)
+_INVERSE_LN2, _LN2_HIGH, _LN2_LOW = _f32(constants.INVERSE_LN2), _f32(constants.LN2_HIGH), _f32(constants.LN2_LOW)
+_ROUNDER, _ROUNDER_BITS = _f32(constants.ROUNDER), constants.ROUNDER_BITS
+_SMALLEST_NORMAL, _UP_SUBNORMAL = _f32(constants.SMALLEST_NORMAL), _f32(2.0**constants.SUBNORMAL_SHIFT)
+_SUBNORMAL_SHIFT, _SQRT_HALF_BITS = constants.SUBNORMAL_SHIFT, constants.SQRT_HALF_BITS
+_EXP_LOWEST, _EXP_HIGHEST = _f32(constants.EXP_LOWEST), _f32(constants.EXP_HIGHEST)
+_TANH_END, _TANH_SATURATION = _f32(constants.TANH_POLYNOMIAL_END), _f32(constants.TANH_SATURATION)
+_ERF_END, _ERF_SATURATION = _f32(constants.ERF_POLYNOMIAL_END), _f32(constants.ERF_SATURATION)
 _SQRT_HALF, _INVERSE_SQRT_2PI = _f32(0.7071067690849304), _f32(0.3989422917366028)
 _UP, _DOWN = 2.0**32, _f32(2.0**-32)
 # Added to an integer below 2**51 it leaves that integer in the low bits of a binary64: a conversion that vectorises.

@@ -2,56 +2,38 @@
 
 Each function is a range reduction, a polynomial by Horner's rule and special cases. Only binary32 ``+ - * /``,
 comparisons, selections, integer operations on the bits and scaling by powers of two occur, in the order written;
-``dettriton/ops/_device_elementary.py`` is the same sequence for kernels and shares the constants below.
+``dettriton/ops/_device_elementary.py`` is the same sequence for kernels and shares its constants.
 
 The reductions follow W. J. Cody and W. Waite, "Software Manual for the Elementary Functions" (1980); sums whose
 rounding errors are kept follow T. J. Dekker and D. E. Knuth. Bounds in units in the last place (ulp) were measured
 over all 2**32 inputs against binary64 and hold in the subnormal range as well.
 """
 
-import struct
-
 import torch
 
 from dettriton.errors import InputError
-from dettriton.exact.ieee import canonical_nan
-
-
-def _binary32(*bits: int) -> tuple[float, ...]:
-    return struct.unpack(f"<{len(bits)}f", struct.pack(f"<{len(bits)}I", *bits))
-
-
-# Polynomials: minimax fits of the relative error of the whole function by Lawson's reweighted least squares on 400
-# Chebyshev nodes whose target values mpmath computed with 200 bits; coefficients were rounded to binary32 from the
-# lowest degree up, the remaining ones fitted again after each rounding. The lowest degree comes first.
-
-# (exp(r) - 1 - r) / r**2 on |r| <= ln(2) / 2, relative error of exp 2**-28.2
-EXP_POLYNOMIAL = _binary32(0x3EFFFFFE, 0x3E2AAA49, 0x3D2AAC58, 0x3C091CC7, 0x3AB526B0)
-# (log(1 + f) - f + f**2 / 2) / f**3 on [sqrt(1/2) - 1, sqrt(2) - 1], relative error of log 2**-27.3
-LOG_POLYNOMIAL = _binary32(
-    0x3EAAAAAA, 0xBE800113, 0x3E4CD00E, 0xBE2A3945, 0x3E116C97, 0xBE06C121, 0x3E02AF60, 0xBD9C64E0
+from dettriton.exact.elementary_constants import (
+    EXP_HIGHEST,
+    EXP_LOWEST,
+    EXP_POLYNOMIAL,
+    EXPONENT_BIAS,
+    FRACTION_BITS,
+    INVERSE_LN2,
+    LN2_HIGH,
+    LN2_LOW,
+    LOG1P_HIGHEST,
+    LOG1P_LOWEST,
+    LOG_POLYNOMIAL,
+    ROUNDER,
+    ROUNDER_BITS,
+    SMALLEST_NORMAL,
+    SQRT_HALF_BITS,
+    SUBNORMAL_SHIFT,
+    TANH_POLYNOMIAL,
+    TANH_POLYNOMIAL_END,
+    TANH_SATURATION,
 )
-# (tanh(a) - a) / a**3 in powers of a**2 on [0, 0.75], relative error of tanh 2**-29.1
-TANH_POLYNOMIAL = _binary32(0xBEAAAAA5, 0x3E0886ED, 0xBD5CC084, 0x3CAFC841, 0xBBFB317F, 0x3AE44BA8)
-
-(INVERSE_LN2,) = _binary32(0x3FB8AA3B)
-# 15 significant bits, so that its product with an exponent is exact; LN2_LOW is the rest of ln(2)
-LN2_HIGH, LN2_LOW = _binary32(0x3F317200, 0x35BFBE8E)
-
-# adding and subtracting 1.5 * 2**23 rounds to an integer, which is then also the low bits of the sum
-ROUNDER = 12582912.0
-ROUNDER_BITS = 0x4B400000
-SQRT_HALF_BITS = 0x3F3504F3
-EXPONENT_BIAS = 127
-FRACTION_BITS = 23
-
-# exp is 0 below -104 and overflows above 88.72284; log1p is regular between its own two limits
-EXP_LOWEST, EXP_HIGHEST = _binary32(0xC2D00000, 0x42B17217)
-LOG1P_LOWEST, LOG1P_HIGHEST = _binary32(0xBF7FFFFF, 0x7F7FFFFF)
-SMALLEST_NORMAL = 2.0**-126
-SUBNORMAL_SHIFT = 25
-TANH_POLYNOMIAL_END = 0.75
-TANH_SATURATION = 16.0
+from dettriton.exact.ieee import canonical_nan
 
 
 def exp(x: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """exp2, expm1, log2, erf and atan in binary32: fixed sequences of R1 operations, continuing :mod:`elementary`.
 
-``dettriton/ops/_device_elementary.py`` is the same sequences for kernels and shares the constants below. Bounds in
+``dettriton/ops/_device_elementary.py`` is the same sequences for kernels and shares its constants. Bounds in
 units in the last place (ulp) were measured against binary64 over every input between the magnitudes where a function
 becomes linear and where it becomes constant (log2: between 2**-6 and 2**6, and the subnormal ones), and over every 211th
 of all 2**32 inputs.
@@ -10,14 +10,6 @@ import torch
 
 from dettriton.exact import elementary
 from dettriton.exact.elementary import (
-    EXP_HIGHEST,
-    INVERSE_LN2,
-    LOG_POLYNOMIAL,
-    ROUNDER,
-    ROUNDER_BITS,
-    SMALLEST_NORMAL,
-    SUBNORMAL_SHIFT,
-    _binary32,
     _exp_reduced,
     _half_scales,
     _keep_nan,
@@ -26,28 +18,29 @@ from dettriton.exact.elementary import (
     _power_of_two,
     _require_binary32,
 )
-
-# erf(a) / a - 1 in powers of a**2 on [0, 1], relative error of erf 2**-29.4
-ERF_POLYNOMIAL = _binary32(0x3E0375D4, 0xBEC0939F, 0x3DE71673, 0xBCDBFB8D, 0x3BA9F912, 0xBA51A8AF, 0x38A3B8FE)
-# log(1 - erf(a)) on [1, 3.93], absolute error of erf 2**-29.8
-ERF_LOG_POLYNOMIAL = _binary32(0xB9B97215, 0xBF9042D9, 0xBF2362C4, 0xBDD30525, 0x3CB2A0B9, 0xBB40A572, 0x39429489)
-
-# (2**r - 1) / r on |r| <= 1/2, relative error of exp2 2**-28.3
-EXP2_POLYNOMIAL = _binary32(0x3F317218, 0x3E75FDEE, 0x3D6357BD, 0x3C1D96E9, 0x3AAF84A4, 0x3920BD4E)
-# (atan(t) - t) / t**3 in powers of t**2 on [0, 1], relative error of atan 2**-28.5
-ATAN_POLYNOMIAL = _binary32(
-    0xBEAAAA9F, 0x3E4CC8F5, 0xBE12107D, 0x3DE0496F, 0xBDAC107C, 0x3D6D451A, 0xBCFF2C0E, 0x3C3294A4, 0xBAEAAC0D
+from dettriton.exact.elementary_constants import (
+    ATAN_POLYNOMIAL,
+    ERF_LOG_POLYNOMIAL,
+    ERF_POLYNOMIAL,
+    ERF_POLYNOMIAL_END,
+    ERF_SATURATION,
+    EXP2_HIGHEST,
+    EXP2_LOWEST,
+    EXP2_POLYNOMIAL,
+    EXP_HIGHEST,
+    EXPM1_LOWEST,
+    HALF_PI,
+    HALF_PI_LOW,
+    HIGH_HALF,
+    INVERSE_LN2,
+    INVERSE_LN2_HIGH,
+    INVERSE_LN2_LOW,
+    LOG_POLYNOMIAL,
+    ROUNDER,
+    ROUNDER_BITS,
+    SMALLEST_NORMAL,
+    SUBNORMAL_SHIFT,
 )
-
-# 12 significant bits of 1 / ln(2), so that its product with twelve bits of another number is exact; the rest of it
-INVERSE_LN2_HIGH, INVERSE_LN2_LOW = _binary32(0x3FB8B000, 0xB9389AD4)
-HIGH_HALF = -(1 << 12)
-HALF_PI, HALF_PI_LOW = _binary32(0x3FC90FDB, 0xB33BBD2E)
-
-EXP2_LOWEST, EXP2_HIGHEST = -150.0, 128.0
-EXPM1_LOWEST = -18.0
-ERF_POLYNOMIAL_END = 1.0
-(ERF_SATURATION,) = _binary32(0x407B851F)
 
 
 def exp2(x: torch.Tensor) -> torch.Tensor:

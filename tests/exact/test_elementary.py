@@ -10,6 +10,7 @@ from bits import INF, NAN, raw, same_bits
 from dettriton.engine import use_engine
 from dettriton.errors import InputError
 from dettriton.exact import elementary, elementary_more, power, trigonometric
+from dettriton.exact import elementary_constants as constants
 from dettriton.exact.ieee import CANONICAL_NAN_BITS, power_of_two
 from dettriton.exact.philox import Stream, random_bits
 from dettriton.ops import elementary as ops
@@ -46,13 +47,13 @@ EXACT = {
 }
 BOUNDARIES = [
     *(0.0, 2.0**-149, 2.0**-126, 2.0**-64, 2.0**-24, 2.0**-12, 0.5, 1.0, 2.0, 2.0**24, 2.0**64, 3.4028234663852886e38),
-    *(elementary.EXP_HIGHEST, 87.336544, 103.27893, 103.97208, -elementary.EXP_LOWEST),
-    *(elementary.TANH_POLYNOMIAL_END, 9.010913, elementary.TANH_SATURATION, 16.635532, 17.328680),
+    *(constants.EXP_HIGHEST, 87.336544, 103.27893, 103.97208, -constants.EXP_LOWEST),
+    *(constants.TANH_POLYNOMIAL_END, 9.010913, constants.TANH_SATURATION, 16.635532, 17.328680),
     *(math.sqrt(0.5), math.sqrt(2.0), 2.0**64 * math.sqrt(2.0), math.sqrt(2.0) - 1, 1 - math.sqrt(0.5)),
     *((k + 0.5) * 0.6931471805599453 for k in (0, 1, 2, 31, 64, 125, 127, 140, 149)),
 ]
 MORE_BOUNDARIES = [
-    *(elementary_more.ERF_SATURATION, 3.832507, 17.328680, 18.0, 88.72284, 127.5, 128.0, 148.5, 149.5, 150.0),
+    *(constants.ERF_SATURATION, 3.832507, 17.328680, 18.0, 88.72284, 127.5, 128.0, 148.5, 149.5, 150.0),
     *(k * math.pi / 4 for k in (1, 2, 3, 4, 5, 8, 100, 710, 104348, 10**6)),
     # among all binary32 numbers the closest to a multiple of pi / 2, and some of the largest
     *(math.ldexp(16367173, 72), 2.0**31, 2.0**63, 2.0**96, 2.0**127),
