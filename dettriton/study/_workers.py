@@ -46,8 +46,7 @@ def in_workers(
                 for worker in done:
                     running.remove(worker)
                     yield worker.run, worker.outcome()
-                if interrupt.requested:
-                    raise interrupt.error()
+                interrupt.raise_if_requested()
                 if not done:
                     time.sleep(_POLL_SECONDS)
         finally:

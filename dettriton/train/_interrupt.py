@@ -26,9 +26,10 @@ class Interrupt:
         """Whether a signal asked for a stop."""
         return self._error is not None
 
-    def error(self) -> KeyboardInterrupt:
-        """What to raise at the stop: :class:`Terminated` after SIGTERM, else KeyboardInterrupt."""
-        return (self._error or KeyboardInterrupt)()
+    def raise_if_requested(self) -> None:
+        """Raise :class:`Terminated` after SIGTERM, KeyboardInterrupt after SIGINT."""
+        if self._error is not None:
+            raise self._error()
 
     def __enter__(self) -> "Interrupt":
         if self._in_main_thread:
@@ -45,4 +46,4 @@ class Interrupt:
         repeated = self.requested
         self._error = Terminated if number == signal.SIGTERM else KeyboardInterrupt
         if repeated:
-            raise self.error()
+            self.raise_if_requested()

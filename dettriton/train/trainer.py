@@ -106,7 +106,10 @@ def train(
     with WarmUp(recipe, device, data_dir):
         if splits is None:
             splits = data.load(recipe.data.name, data_dir, download)
-        run = Run(recipe, splits, device)
+        with Interrupt() as interrupt:
+            # Its first batch compiles loops: what is raised inside of numba's compiler can be lost there.
+            run = Run(recipe, splits, device)
+        interrupt.raise_if_requested()
     with open_directory(out_dir, recipe, resume=resume) as directory:
         session = _Session(
             run, directory, resume, trace, tensor_interval, detail, checkpoint_steps, checkpoint_seconds, segments
@@ -182,7 +185,7 @@ class _Session:
                     self._save()
                 if interrupt.requested and self.step < total:
                     _log.warning("stopped after step %d, with a checkpoint", self.step - 1)
-                    raise interrupt.error()
+                    interrupt.raise_if_requested()
 
     def best(self) -> EpochScores:
         """The epoch whose weights are the result."""

@@ -65,6 +65,23 @@ def test_verify_a_second_signal_stops_at_once(go, tmp_path, monkeypatch, numbers
     assert files(tmp_path / "whole") == files(tmp_path / "run")
 
 
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_a_signal_during_the_first_batch_is_raised_after_it(go, tmp_path, monkeypatch, number, error):
+    """Inside of a compiler, which the first batch may call, an exception that a signal raises can be lost."""
+    probe, finished = _run._require_fitting_output, []
+
+    def signalled_probe(*given):
+        signal.raise_signal(number)
+        probe(*given)
+        finished.append(True)
+
+    monkeypatch.setattr(_run, "_require_fitting_output", signalled_probe)
+    with pytest.raises(error):
+        go()
+    assert finished == [True]
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_verify_exit_codes(made_data, monkeypatch, tmp_path, number, code):
     (tmp_path / "r.toml").write_text(tiny.recipe_text())
