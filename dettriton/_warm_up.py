@@ -3,9 +3,10 @@
 Where everything is in Triton's cache, it is read from there. What a recipe launches is found by a rehearsal, which
 touches neither the GPU nor any state of the run, so no bit can depend on whether a kernel was warmed up.
 
-On a CPU nothing is warmed up. Measured on two cores, the default verification gained nothing from a step beside the
-reading of its data: with numba's cache empty the data came twice as late and the first epoch no earlier, because numba
-compiles under locks that both threads want; with a full cache, loading the loops costs less than such a step.
+On a CPU nothing is warmed up here. Measured on two cores, the default verification gained nothing from a step in a thread
+beside the reading of its data: with numba's cache empty the data came twice as late and the first epoch no earlier,
+because numba compiles under locks that both threads want; with a full cache, loading the loops costs less than such a
+step. What does help is a second process: :mod:`dettriton.exact._ahead`, which the commands start.
 """
 
 from __future__ import annotations

@@ -65,24 +65,28 @@ def command(
     # before torch is imported, so that a mistake in the recipe shows at once
     parsed = find_recipe(recipe)
 
-    from dettriton.train.trainer import train
+    from dettriton.exact._ahead import LoopsAhead
 
     try:
-        result = train(
-            parsed,
-            out,
-            device,
-            data_dir,
-            resume,
-            download=download,
-            tensor_interval=tensor_interval,
-            trace_detail=trace_detail,
-            trace_interval=trace_interval,
-            trace_file=trace_file,
-            checkpoint_steps=checkpoint_steps,
-            checkpoint_seconds=checkpoint_seconds,
-            segments=segments,
-        )
+        with LoopsAhead(device):
+            # it imports torch, which takes seconds that the second process makes use of
+            from dettriton.train.trainer import train
+
+            result = train(
+                parsed,
+                out,
+                device,
+                data_dir,
+                resume,
+                download=download,
+                tensor_interval=tensor_interval,
+                trace_detail=trace_detail,
+                trace_interval=trace_interval,
+                trace_file=trace_file,
+                checkpoint_steps=checkpoint_steps,
+                checkpoint_seconds=checkpoint_seconds,
+                segments=segments,
+            )
     except KeyboardInterrupt as stop:
         fail(ctx, "interrupted; the same command with --resume goes on from here", stopped(stop))
     if as_json:

@@ -41,6 +41,7 @@ def command(
     --segments N`): as NAME, or as --segments for the released model NAME.
     """
     from dettriton import zoo
+    from dettriton.exact._ahead import LoopsAhead
 
     if spot is None and (seed is not None or segments is not None):
         raise click.UsageError("--seed and --segments belong to a spot check: add --spot K")
@@ -56,9 +57,10 @@ def command(
 
         def retrain() -> Any:
             row = zoo.entry(name)
-            if not as_json:
-                _print_plan(row, device)
-            return zoo.verify(name, device, data_dir, download=download)
+            with LoopsAhead(device):
+                if not as_json:
+                    _print_plan(row, device)
+                return zoo.verify(name, device, data_dir, download=download)
 
         _report(ctx, name, as_json, retrain, _print_outcome)
 

@@ -11,7 +11,7 @@ products of integers below 2**53 are the exception (:func:`jit_of_integers`): no
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property, update_wrapper
 from importlib.util import find_spec
 from typing import Any
@@ -44,9 +44,28 @@ class Jitted:
         return self.dispatcher(*arguments)
 
     @cached_property
-    def dispatcher(self) -> Callable[..., Any]:
+    def dispatcher(self) -> Any:
         """What numba makes of the function."""
         return _compiled(self.fn, self.options)
+
+    @property
+    def cached(self) -> bool:
+        """Whether its machine code is kept for other processes."""
+        return self.dispatcher.stats.cache_path is not None
+
+    def compile(self, types: Sequence[str]) -> bool:
+        """Make it ready for arguments of these types, as numba writes them; whether no cache had it."""
+        misses = self.dispatcher.stats.cache_misses.total()
+        # The cache's key is what ``compile`` is given: the types themselves, as at a call.
+        self.dispatcher.compile(numba_types(types))
+        return self.dispatcher.stats.cache_misses.total() > misses
+
+
+def numba_types(names: Sequence[str]) -> tuple[Any, ...]:
+    """Numba's types of these names."""
+    from numba.core.sigutils import normalize_signature
+
+    return normalize_signature(f"({', '.join(names)},)")[0]
 
 
 def jit(fn: Callable[..., Any]) -> Jitted:
@@ -77,7 +96,7 @@ class Intrinsic:
         return intrinsic(prefer_literal=True)(self.fn)
 
 
-def _compiled(fn: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
+def _compiled(fn: Callable[..., Any], options: Mapping[str, Any]) -> Any:
     import numba
 
     for name, value in fn.__globals__.items():

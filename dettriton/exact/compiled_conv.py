@@ -95,7 +95,7 @@ class _Operand:
         _, outputs, count = matrix.shape
         maps = gather.maps_of(self.groups)
         loop, rest = (direct_of_positions, maps.fours_of_places) if by_position(gather, outputs) else (direct, maps.run)
-        operand = self.x, self.scale, self.unit, matrix.reshape(-1), into.unit, into.bias
+        operand = self.x, self.scale, self.unit, np.ascontiguousarray(matrix).reshape(-1), into.unit, into.bias
         places = maps.geometry, maps.phases, maps.terms[:count], into.placing, maps.out_size, rest, self.groups
 
         def of_samples(first: int, last: int) -> None:
