@@ -15,9 +15,9 @@ from types import TracebackType
 
 from dettriton.exact._elementary_loops import log, softmax_rows, softmax_totals
 from dettriton.exact._elementwise_loops import relu_gradient
-from dettriton.exact._grid_loops import grid_scales, quantize_grids, round_matrices
+from dettriton.exact._grid_loops import grid_scales, quantize_grids
 from dettriton.exact._jit import Jitted, compiles
-from dettriton.exact._map_loops import direct, weight_grad_of_positions
+from dettriton.exact._map_loops import direct, dots_of_rows, round_matrices, weight_grad_of_positions
 from dettriton.exact._norm_loops import finish_statistics, gradient_runs, normalise_runs
 from dettriton.exact._optim_loops import adam
 from dettriton.exact._philox_loops import blocks_of_words
@@ -41,7 +41,7 @@ LOOPS: tuple[tuple[Jitted, tuple[str, ...]], ...] = (
     (max_pool, (_F32, _F32, _U8, _BOOL, _I64, _INT, _INT)),
     (accumulate_runs, (_F32, *_PART, *_WINDOWS)),
     (round_all, (*_WINDOWS, _F32)),
-    (round_matrices, (*[_F64] * 3, *[_INT] * 3, _F32, _F32)),
+    (dots_of_rows, (_F32, _F32, *[_F64] * 4, *[_I64] * 3, _F32, _INT, _INT, _F32)),
     (statistics, (_F32, *_PART, _BOOL, _F32, _F32)),
     (finish_statistics, (*[_F32] * 6,)),
     (softmax_totals, (*[_F32] * 3, *[_INT] * 3)),
@@ -53,6 +53,7 @@ LOOPS: tuple[tuple[Jitted, tuple[str, ...]], ...] = (
     (gradient_runs, (*[_F32] * 3, _BOOL, _F32, *[_INT] * 4, *_OF_CHANNELS, _F32)),
     (relu_gradient, (*[_F32] * 3, _INT, _INT)),
     (weight_grad_of_positions, (_F32, _F32, _F64, _F64, *_MAPS, *[_INT] * 3, _I64, _I64)),
+    (round_matrices, (*[_F64] * 3, *[_INT] * 3, _F32, _F32)),
     (adam, (*[_F32] * 4, _BOOL, _BOOL, _INT, _INT, *[_NUMBER] * 9)),
 )
 """What the default's data and training call, and most others, in the order of the first calls; with the types of the

@@ -101,27 +101,3 @@ def quantize_grids(x, outer, shared, grids, run, bits, q, unit):
                 for g in range(grids):
                     start, stop = row + g * run, row + (g + 1) * run
                     _quantize(x[start:stop], scale[o * grids + g], q[start:stop])
-
-
-@jit
-def _round_row(total, unit, units, bias, y):
-    for c in range(y.size):
-        # An exact zero is +0, whatever order and signs the products had.
-        y[c] = np.float32(total[c] + 0.0) * (unit * units[c])
-    for c in range(bias.size):
-        y[c] = y[c] + bias[c]
-    for c in range(y.size):
-        y[c] = y[c] if y[c] == y[c] else _CANONICAL_NAN
-
-
-@jit
-def round_matrices(total, unit_rows, unit_cols, batch, rows, cols, bias, y):
-    """Exact totals (batch, rows, cols) to binary32: to 24 bits once, by the units of row and column, ``+ bias``.
-
-    ``bias`` is empty or has ``cols`` elements.
-    """
-    for b in range(batch):
-        units = unit_cols[b * cols : (b + 1) * cols]
-        for r in range(b * rows, (b + 1) * rows):
-            start, stop = r * cols, (r + 1) * cols
-            _round_row(total[start:stop], unit_rows[r], units, bias, y[start:stop])

@@ -422,3 +422,86 @@ def direct_weight_grad(
                     mine = sums[o * count : (o + 1) * count]
                     _add_dots(upstream, o * run, second, maps, terms, begin, length, mine, others)
         _flush_dots(sums, own)
+
+
+@jit
+def _round_row(total, unit, units, bias, y):
+    for c in range(y.size):
+        # An exact zero is +0, whatever order and signs the products had.
+        y[c] = np.float32(total[c] + 0.0) * (unit * units[c])
+    for c in range(bias.size):
+        y[c] = y[c] + bias[c]
+    for c in range(y.size):
+        y[c] = y[c] if y[c] == y[c] else _CANONICAL_NAN
+
+
+@jit
+def round_matrices(total, unit_rows, unit_cols, batch, rows, cols, bias, y):
+    """Exact totals (batch, rows, cols) to binary32: to 24 bits once, by the units of row and column, ``+ bias``.
+
+    ``bias`` is empty or has ``cols`` elements.
+    """
+    for b in range(batch):
+        units = unit_cols[b * cols : (b + 1) * cols]
+        for r in range(b * rows, (b + 1) * rows):
+            start, stop = r * cols, (r + 1) * cols
+            _round_row(total[start:stop], unit_rows[r], units, bias, y[start:stop])
+
+
+@jit
+def _fill_row(x, start, step, scale, maps):
+    """A row as grid integers; 0 for a scale of 0."""
+    if scale == 0.0:
+        maps[:] = 0.0
+    elif step == 1:
+        at = np.uint64(start)
+        for t in range(maps.size):
+            maps[t] = np.rint(x[at + np.uint64(t)] * scale)
+    else:
+        for t in range(maps.size):
+            maps[t] = np.rint(x[start + t * step] * scale)
+
+
+@jit
+def _fill_lanes(x, start, step_row, step_term, scales, count, packed):
+    """Rows as grid integers, as :func:`_pack_lanes` lays them."""
+    packed[:] = 0.0
+    for o in range(scales.size):
+        block, lane = o // _LANES * count, o % _LANES
+        if scales[o] != 0.0:
+            for t in range(count):
+                packed[(block + t) * _LANES + lane] = np.rint(x[start + o * step_row + t * step_term] * scales[o])
+
+
+@jit
+def dots_of_rows(a, b, scale_a, scale_b, unit_a, unit_b, steps_a, steps_b, sizes, bias, first, last, y):
+    """The rounded dot products of the rows of ``a`` (batch, rows, count) with those of ``b`` (batch, cols, count).
+
+    Args:
+        scale_a, scale_b, unit_a, unit_b: of the grids, one a row.
+        steps_a, steps_b: from a row to the next, and from a term to the next.
+        sizes: batch, rows, cols, count.
+        bias: as for :func:`round_matrices`.
+        first, last: fours of rows, numbered through all matrices of the batch.
+        y: binary32 ``(batch, rows, cols)``.
+    """
+    rows, cols, count = sizes[1], sizes[2], sizes[3]
+    width, fours = -(-cols // _LANES) * _LANES, -(-rows // _ROWS)
+    maps, total, packed = np.zeros(_ROWS * count), np.empty(_ROWS * width), np.empty(width * count)
+    steps, terms, bases = np.arange(count) * _LANES, np.arange(count), np.arange(_ROWS) * count
+    packed_matrix = -1
+    for four in range(first, last):
+        n, begin = four // fours, four % fours * _ROWS
+        if n != packed_matrix:
+            _fill_lanes(b, n * cols * count, steps_b[0], steps_b[1], scale_b[n * cols : (n + 1) * cols], count, packed)
+            packed_matrix = n
+        here = min(rows - begin, _ROWS)
+        for r in range(here):
+            start = n * rows * count + (begin + r) * steps_a[0]
+            _fill_row(a, start, steps_a[1], scale_a[n * rows + begin + r], maps[r * count : (r + 1) * count])
+        for o in range(0, width, _LANES):
+            _sum_tile(4, False, packed, steps, o * count, maps, terms, bases, total, o, width)
+        for r in range(here):
+            row = n * rows + begin + r
+            sums = total[r * width : r * width + cols]
+            _round_row(sums, unit_a[row], unit_b[n * cols : (n + 1) * cols], bias, y[row * cols : (row + 1) * cols])

@@ -20,7 +20,7 @@ from dettriton.exact._gather import Block, Gather, forward_gather, input_grad_ph
 from dettriton.exact._grid_loops import grid_scales
 from dettriton.exact._loops import flat, shares, spread
 from dettriton.exact._map_loops import direct, direct_of_positions, direct_weight_grad, weight_grad_of_positions
-from dettriton.exact.compiled_dot import NO_BIAS, quantized, rounded, scratch
+from dettriton.exact.compiled_dot import NO_BIAS, PRODUCTS_OF_AN_ELEMENT, quantized, rounded, scratch
 from dettriton.exact.convolution import Geometry, Size
 from dettriton.exact.dot import exact_terms, integer_bmm, slices
 
@@ -30,8 +30,6 @@ _LEAST_OUTPUTS_BY_POSITION = 4
 """Of a group; with fewer, most of what a tile adds up would be padding."""
 _KEPT_POSITIONS = 256
 """Of as many samples as have so many, a gradient to a weight is added up at once."""
-_PRODUCTS_OF_AN_ELEMENT = 8
-"""Are added in the time in which other loops read and write an element, where it is asked whether to share work out."""
 _MOST_DIRECT_MAPS = 1 << 16
 """Elements of a sample's padded maps, which are read for every output: beyond the cache, columns are quicker."""
 
@@ -102,7 +100,7 @@ class _Operand:
             loop(*operand, *places, np.array((first, last), np.int64), into.y)
 
         products = self.batch * outputs * count * maps.places.size
-        spread(of_samples, self.batch, products // _PRODUCTS_OF_AN_ELEMENT)
+        spread(of_samples, self.batch, products // PRODUCTS_OF_AN_ELEMENT)
 
     def _by_columns(self, matrix: np.ndarray, gather: Gather, into: _Result) -> None:
         groups, rows, terms = matrix.shape
@@ -205,7 +203,7 @@ def _weight_grad_directly(
     given = grad, x, grad_scale, x_scale, maps.geometry, maps.phases, maps.terms
     positions, outputs = maps.places.size, grad_scale.size
     products = g.batch * positions * outputs * maps.terms.size
-    parts = shares(g.batch, products // _PRODUCTS_OF_AN_ELEMENT)
+    parts = shares(g.batch, products // PRODUCTS_OF_AN_ELEMENT)
     found = np.zeros((len(parts), outputs, maps.terms.size), np.int64)
     if g.group_out >= _LEAST_OUTPUTS_BY_POSITION and positions <= exact:
         loop, rest = weight_grad_of_positions, (maps.places, max(_KEPT_POSITIONS // max(positions, 1), 1))

@@ -1,18 +1,27 @@
-"""Exact dot products of rows on the CPU by compiled loops around binary64 matrix products."""
+"""Exact dot products of rows on the CPU: by a compiled loop of tiles, or by loops around binary64 matrix products."""
 
 from __future__ import annotations
 
 import threading
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from dettriton.exact._grid_loops import quantize_grids, round_matrices
+from dettriton.exact._grid_loops import grid_scales, quantize_grids
 from dettriton.exact._loops import flat, spread
-from dettriton.exact.dot import integer_bmm
+from dettriton.exact._map_loops import dots_of_rows, round_matrices
+from dettriton.exact.dot import exact_terms, integer_bmm
 
 NO_BIAS = np.empty(0, np.float32)
 
+PRODUCTS_OF_AN_ELEMENT = 8
+"""Are added in the time in which other loops read and write an element, where it is asked whether to share work out."""
+
+_MOST_PACKED = 1 << 18
+"""Numbers of ``b`` in tiles: more are read again for each four rows from memory too far away."""
+_MOST_PACKED_OF_A_ROW = 1 << 13
+"""The same for each row of ``a``: for fewer rows, laying the numbers out costs more than it saves."""
 
 _SCRATCH = threading.local()
 _KEPT_ELEMENTS = 1 << 21
@@ -65,16 +74,49 @@ def rounded(
     spread(of_parts, parts, total.size)
 
 
-def _integer_rows(x: torch.Tensor, bits: int) -> tuple[torch.Tensor, np.ndarray]:
-    """Grid integers of ``x`` (batch, rows, terms), one grid a row, in the order in memory of ``x``; and the units."""
-    batch, rows, terms = x.shape
-    unit = np.empty(batch * rows)
-    turned = not x.is_contiguous() and x.transpose(1, 2).is_contiguous()
-    x = x.transpose(1, 2) if turned else x.contiguous()
-    q = torch.empty(x.shape, dtype=torch.float64)
-    sizes = (batch, terms, rows, 1) if turned else (1, 1, batch * rows, terms)
-    quantized(flat(x), *sizes, bits, flat(q), unit)
-    return q.transpose(1, 2) if turned else q, unit
+class _Rows(NamedTuple):
+    """A matrix (batch, rows, terms) in the order in memory that it has, or turned: (batch, terms, rows)."""
+
+    values: torch.Tensor
+    turned: bool
+
+    @classmethod
+    def of(cls, x: torch.Tensor) -> _Rows:
+        turned = not x.is_contiguous() and x.transpose(1, 2).is_contiguous()
+        return cls(x.transpose(1, 2) if turned else x.contiguous(), turned)
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """As ``grid_scales`` takes them, one grid a row."""
+        batch, high, wide = self.values.shape
+        return (batch, high, wide, 1) if self.turned else (1, 1, batch * high, wide)
+
+    def integers(self, bits: int) -> tuple[torch.Tensor, np.ndarray]:
+        """Grid integers (batch, rows, terms) in the same order in memory, and the units."""
+        sizes = self.sizes
+        q, unit = torch.empty(self.values.shape, dtype=torch.float64), np.empty(sizes[0] * sizes[2])
+        quantized(flat(self.values), *sizes, bits, flat(q), unit)
+        return q.transpose(1, 2) if self.turned else q, unit
+
+    def grids(self, bits: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scales and units."""
+        outer, shared, grids, run = self.sizes
+        values, scale, unit = flat(self.values), np.empty(outer * grids), np.empty(outer * grids)
+
+        def of_rows(first: int, last: int) -> None:
+            part = values[first * run : last * run]
+            grid_scales(part, 1, 1, last - first, run, bits, scale[first:last], unit[first:last])
+
+        if self.turned:
+            grid_scales(values, outer, shared, grids, run, bits, scale, unit)
+        else:
+            spread(of_rows, grids, values.size)
+        return scale, unit
+
+    def steps(self) -> np.ndarray:
+        """From a row to the next, and from a term to the next."""
+        length = self.values.shape[2]
+        return np.array((1, length) if self.turned else (length, 1), np.int64)
 
 
 def dot_rows(a: torch.Tensor, b: torch.Tensor, bits: int, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -85,11 +127,30 @@ def dot_rows(a: torch.Tensor, b: torch.Tensor, bits: int, bias: torch.Tensor | N
         bits: of the grids.
         bias: None, or (N,), added to the rounded products.
     """
-    (qa, units_a), (qb, units_b) = _integer_rows(a, bits), _integer_rows(b, bits)
+    (batch, rows, terms), cols = a.shape, b.shape[1]
+    y = torch.empty(batch, rows, cols)
+    added = NO_BIAS if bias is None else flat(bias.contiguous())
+    packed = cols * terms
+    fits = 0 < terms <= exact_terms(bits) and packed <= min(_MOST_PACKED, _MOST_PACKED_OF_A_ROW * rows)
+    (_in_tiles if fits else _by_matrix_products)(_Rows.of(a), _Rows.of(b), bits, added, y)
+    return y
+
+
+def _in_tiles(a: _Rows, b: _Rows, bits: int, bias: np.ndarray, y: torch.Tensor) -> None:
+    (scale_a, unit_a), (scale_b, unit_b) = a.grids(bits), b.grids(bits)
+    terms = a.values.shape[1] if a.turned else a.values.shape[2]
+    operands = flat(a.values), flat(b.values), scale_a, scale_b, unit_a, unit_b, a.steps(), b.steps()
+    sizes, result = np.array((*y.shape, terms), np.int64), flat(y)
+
+    def of_fours(first: int, last: int) -> None:
+        dots_of_rows(*operands, sizes, bias, first, last, result)
+
+    spread(of_fours, y.shape[0] * -(-y.shape[1] // 4), y.numel() * terms // PRODUCTS_OF_AN_ELEMENT)
+
+
+def _by_matrix_products(a: _Rows, b: _Rows, bits: int, bias: np.ndarray, y: torch.Tensor) -> None:
+    (qa, units_a), (qb, units_b) = a.integers(bits), b.integers(bits)
     total = integer_bmm(qa, qb.transpose(1, 2), bits)
     if total.dtype == torch.int64:
         total = total.to(torch.float32).to(torch.float64)
-    y = torch.empty(total.shape)
-    added = NO_BIAS if bias is None else flat(bias.contiguous())
-    rounded(flat(total), units_a, units_b, tuple(total.shape), added, flat(y))
-    return y
+    rounded(flat(total), units_a, units_b, tuple(total.shape), bias, flat(y))

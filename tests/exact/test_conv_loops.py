@@ -190,9 +190,9 @@ def test_no_multiplication_is_fused_into_an_addition():
     rounding = {
         _conv_loops.round_maps: (f64, f64, f64, f32, i64, i64, i64, number, number, f32),
         _map_loops._round_map: (f64, number, numba.float64, f32, i64, number, number, i64, number, f32),
-        _grid_loops.round_matrices: (f64, f64, f64, number, number, number, f32, f32),
+        _map_loops.round_matrices: (f64, f64, f64, number, number, number, f32, f32),
     }
-    assert _grid_loops.round_matrices.dispatcher  # what it calls is compiled, too
+    assert _map_loops.round_matrices.dispatcher  # what it calls is compiled, too
     for loop, signature in rounding.items():
         function, options = source_and_options(loop)
         assert options["fastmath"] is False
