@@ -98,6 +98,14 @@ def _without(x: torch.Tensor, excluded: torch.Tensor | None) -> torch.Tensor:
     return x if excluded is None else torch.where(excluded, torch.zeros_like(x), x)
 
 
+def _without_keys(s: torch.Tensor) -> torch.Tensor | None:
+    """Which rows of scores (n, L, 1) are -Inf throughout; None where a CPU, which need not wait, sees that none are."""
+    if s.shape[2] == 0:
+        return None
+    nothing = s.amax(2, keepdim=True) == -math.inf
+    return None if s.device.type == "cpu" and not nothing.any() else nothing
+
+
 def _pairs(part: slice, q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None, how: How) -> Pairs:
     s = dot_rows(q[part], k[part], how.precision) * how.scale
     queries, keys = s.shape[1:]
@@ -115,7 +123,7 @@ def _pairs(part: slice, q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | N
     if excluded is not None:
         s = torch.where(excluded, torch.full_like(s, -math.inf), s)
     p = SOFTMAX[engine_for(s)](s.reshape(-1, keys)).view(s.shape)
-    p = _without(p, (s == -math.inf).all(2, keepdim=True))
+    p = _without(p, _without_keys(s))
     p = _without(p, excluded)
     if how.dropout_p > 0:
         keep = keep_mask(how.rng, p.numel(), how.dropout_p, part.start * queries * keys, p.device).view(p.shape)
