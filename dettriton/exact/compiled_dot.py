@@ -20,7 +20,7 @@ PRODUCTS_OF_AN_ELEMENT = 8
 
 _MOST_PACKED = 1 << 18
 """Numbers of ``b`` in tiles: more are read again for each four rows from memory too far away."""
-_MOST_PACKED_OF_A_ROW = 1 << 13
+_MOST_PACKED_OF_A_ROW = 1 << 12
 """The same for each row of ``a``: for fewer rows, laying the numbers out costs more than it saves."""
 
 _SCRATCH = threading.local()
