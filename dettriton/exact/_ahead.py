@@ -42,7 +42,7 @@ LOOPS: tuple[tuple[Jitted, tuple[str, ...]], ...] = (
     (accumulate_runs, (_F32, *_PART, *_WINDOWS)),
     (round_all, (*_WINDOWS, _F32)),
     (dots_of_rows, (_F32, _F32, *[_F64] * 4, *[_I64] * 3, _F32, _INT, _INT, _F32)),
-    (statistics, (_F32, *_PART, _BOOL, _F32, _F32)),
+    (statistics, (_F32, *_PART, _F32, _F32)),
     (finish_statistics, (*[_F32] * 6,)),
     (softmax_totals, (*[_F32] * 3, *[_INT] * 3)),
     (log, (_F32, _F32, _INT, _INT)),

@@ -14,12 +14,18 @@ NOT_FINITE = 0x7F800000
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
 _SIGN_FLIP = np.int32(0x7FFFFFFF)
 _NAN = np.float32(np.nan)
-_ZERO = np.float32(0)
+_ZERO, _ONE = np.float32(0), np.float32(1)
 _ONE_UP = 2.0**32
 _ONE_DOWN = 2.0**-32
 # Added to an integer below 2**51 it leaves that integer in the low bits of a binary64: a conversion that vectorises.
 _INTEGER = 1.5 * 2.0**52
 _INTEGER_BITS = np.int64(np.float64(_INTEGER).view(np.int64))
+# Fits into an int64; where this many terms cannot reach it, each of them is below 2**51.
+_LARGEST_TOTAL = 2.0**62
+_FEWEST_TERMS = 1 << 11
+# The same for a multiple of 2**32 below 2**64: it leaves the multiple's factor.
+_MULTIPLE = 1.5 * 2.0**84
+_MULTIPLE_BITS = np.int64(np.float64(_MULTIPLE).view(np.int64))
 
 
 @jit
@@ -48,7 +54,8 @@ def _rounded(window, hi, lo):
 
 @jit
 def _bits(value):
-    return np.float32(value).view(np.uint32) & _MAGNITUDE
+    # Numba widens a result of 32 bits to 64, in which the largest of several takes much longer to find.
+    return np.uint32(np.float32(value).view(np.uint32) & _MAGNITUDE)
 
 
 @jit
@@ -67,6 +74,18 @@ def _halves(term, grid):
     hi = np.trunc(scaled * _ONE_DOWN)
     lo = np.trunc(scaled - hi * _ONE_UP)
     return np.float64(hi + _INTEGER).view(np.int64), np.float64(lo + _INTEGER).view(np.int64)
+
+
+@jit
+def _split(term, grid):
+    """Other integers of the same sum, found sooner: the nearest multiple of 2**32 and what is left.
+
+    The first comes as the multiple's factor plus ``_MULTIPLE_BITS``, the second one plus ``_INTEGER_BITS``.
+    """
+    whole = np.trunc(np.float64(term) * grid)
+    nearest = whole + _MULTIPLE
+    left = whole - (nearest - _MULTIPLE)
+    return np.float64(nearest).view(np.int64), np.float64(left + _INTEGER).view(np.int64)
 
 
 @jit
@@ -210,15 +229,15 @@ def _square_sums(run, mean, grid):
     lo = np.int64(0)
     for i in range(run.size):
         centred = run[i] - mean
-        h, low = _halves(centred * centred, grid)
+        h, low = _split(centred * centred, grid)
         hi += h
         lo += low
-    return hi - run.size * _INTEGER_BITS, lo - run.size * _INTEGER_BITS
+    return hi - run.size * _MULTIPLE_BITS, lo - run.size * _INTEGER_BITS
 
 
 @jit
-def statistics(x, outer, kept, inner, first, last, centre, means, squares):
-    """``m = S(x) / n`` (0 without a centre) and ``S((x - m) * (x - m))`` of the kept indices ``first`` to ``last``."""
+def statistics(x, outer, kept, inner, first, last, means, squares):
+    """``m = S(x) / n`` and ``S((x - m) * (x - m))`` of the kept indices ``first`` to ``last``."""
     terms = np.float32(outer * inner)
     for k in range(first, last):
         low = np.int32(0x7FFFFFFF)
@@ -230,10 +249,8 @@ def statistics(x, outer, kept, inner, first, last, centre, means, squares):
             high = max(high, larger)
         smallest, largest = _of_key(low), _of_key(high)
         top = max(_bits(smallest), _bits(largest))
-        mean = _ZERO
-        if centre and top >= NOT_FINITE:
-            mean = _NAN
-        elif centre:
+        mean = _NAN
+        if top < NOT_FINITE:
             window = _window(top)
             hi, lo = _kept_sums(x, outer, kept, inner, k, _to_grid(window))
             mean = _rounded(window, hi, lo) / terms
@@ -275,14 +292,14 @@ def _gradient_sums(grad, x, gate, gated, mean, scale, grid, grid_product):
     lo_product = np.int64(0)
     for i in range(grad.size):
         g = grad[i] if (gate[i] > _ZERO) | (not gated) else _ZERO
-        h, low = _halves(g, grid)
+        h, low = _split(g, grid)
         hi += h
         lo += low
-        h, low = _halves(g * ((x[i] - mean) * scale), grid_product)
+        h, low = _split(g * ((x[i] - mean) * scale), grid_product)
         hi_product += h
         lo_product += low
-    extra = grad.size * _INTEGER_BITS
-    return hi - extra, lo - extra, hi_product - extra, lo_product - extra
+    high, low = grad.size * _MULTIPLE_BITS, grad.size * _INTEGER_BITS
+    return hi - high, lo - low, hi_product - high, lo_product - low
 
 
 @jit
@@ -314,3 +331,120 @@ def gradient_sums(grad, x, gate, gated, outer, kept, inner, first, last, means, 
             lo_product += parts[3]
         totals[k] = _rounded(window, hi, lo) if top < NOT_FINITE else _NAN
         products[k] = _rounded(window_product, hi_product, lo_product) if top_product < NOT_FINITE else _NAN
+
+
+@jit
+def _whole_total(run, grid):
+    """The sum of the terms' integers where none reaches 2**51."""
+    total = np.int64(0)
+    for i in range(run.size):
+        total += np.float64(np.trunc(np.float64(run[i]) * grid) + _INTEGER).view(np.int64)
+    return total - run.size * _INTEGER_BITS
+
+
+@jit
+def _split_total(run, grid):
+    """The sums of the terms' two integers of ``_split``."""
+    hi = np.int64(0)
+    lo = np.int64(0)
+    for i in range(run.size):
+        h, low = _split(run[i], grid)
+        hi += h
+        lo += low
+    return hi - run.size * _MULTIPLE_BITS, lo - run.size * _INTEGER_BITS
+
+
+@jit
+def _total(run, top):
+    """``S(run)``, whose largest magnitude has the bits ``top``; the canonical NaN where a term is not finite."""
+    if top >= NOT_FINITE:
+        return _NAN
+    window = _window(top)
+    grid = _to_grid(window)
+    largest = np.float64(np.uint32(top).view(np.float32)) * grid
+    if largest * max(run.size, _FEWEST_TERMS) < _LARGEST_TOTAL:
+        return _rounded(window, np.int64(0), _whole_total(run, grid))
+    hi, lo = _split_total(run, grid)
+    return _rounded(window, hi, lo)
+
+
+@jit
+def _squares(x, mean, squares):
+    """``(x - m) * (x - m)`` and the bits of the largest one."""
+    top = np.uint32(0)
+    for i in range(x.size):
+        centred = x[i] - mean
+        square = centred * centred
+        squares[i] = square
+        top = max(top, _bits(square))
+    return top
+
+
+@jit
+def _affine(x, mean, scale, weights, biases, y):
+    for i in range(x.size):
+        y[i] = (((x[i] - mean) * scale) * weights[i]) + biases[i]
+
+
+@jit
+def normalise_rows(x, weights, biases, y, length, first, last, centre, eps, means, scales):
+    """``y = (h * weight) + bias``, ``h = (x - m) * r``, of rows of that length; ``m`` is 0 without a centre.
+
+    Weights and biases are those of one row or of several, which the next rows use again.
+    """
+    terms = np.float32(length)
+    squares = np.empty(length, np.float32)
+    for row in range(first, last):
+        at, end = row * length, (row + 1) * length
+        w, b = at % weights.size, at % biases.size
+        run = x[at:end]
+        mean = _total(run, _top(run)) / terms if centre else _ZERO
+        top = _squares(run, mean, squares)
+        scale = _ONE / np.sqrt((_total(squares, top) / terms) + eps)
+        _affine(run, mean, scale, weights[w : w + length], biases[b : b + length], y[at:end])
+        means[row], scales[row] = mean, scale
+
+
+@jit
+def _normalise(x, mean, scale, h):
+    for i in range(x.size):
+        h[i] = (x[i] - mean) * scale
+
+
+@jit
+def _multiply(a, b, product):
+    """``a * b`` and the bits of the largest magnitude in it."""
+    top = np.uint32(0)
+    for i in range(product.size):
+        value = a[i] * b[i]
+        product[i] = value
+        top = max(top, _bits(value))
+    return top
+
+
+@jit
+def _gradient(t, h, grad_mean, product_mean, scale, grad_x):
+    for i in range(grad_x.size):
+        grad_x[i] = ((t[i] - grad_mean) - (h[i] * product_mean)) * scale
+
+
+@jit
+def row_gradients(grad, x, weights, grad_x, product, length, first, last, centre, means, scales):
+    """The gradient to ``x``, and ``g * h``, of what ``normalise_rows`` computes; each unless it is empty.
+
+    ``((t - S(t) / n) - (h * (S(t * h) / n))) * r``, ``t = g * weight``; without a centre no ``S(t) / n`` is subtracted.
+    """
+    terms = np.float32(length)
+    t, h, products = np.empty(length, np.float32), np.empty(length, np.float32), np.empty(length, np.float32)
+    for row in range(first, last):
+        at, end, w = row * length, (row + 1) * length, row * length % weights.size
+        run, scale = grad[at:end], scales[row]
+        _normalise(x[at:end], means[row] if centre else _ZERO, scale, h)
+        if grad_x.size:
+            top = _multiply(run, weights[w : w + length], t)
+            grad_mean = _total(t, top) / terms if centre else _ZERO
+            top = _multiply(t, h, products)
+            product_mean = _total(products, top) / terms
+            _gradient(t, h, grad_mean, product_mean, scale, grad_x[at:end])
+        if product.size:
+            _multiply(run, h, product[at:end])

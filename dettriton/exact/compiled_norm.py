@@ -9,13 +9,8 @@ import numpy as np
 import torch
 
 from dettriton.exact._loops import flat, spread
-from dettriton.exact._norm_loops import (
-    finish_statistics,
-    gradient_runs,
-    normalise_rows,
-    normalise_runs,
-    products_of_rows,
-)
+from dettriton.exact._norm_loops import finish_statistics, gradient_runs, normalise_runs
+from dettriton.exact._window_loops import normalise_rows, row_gradients
 from dettriton.exact.compiled_window import by_runs, from_runs, mean_and_squares
 
 MaybeTensor = torch.Tensor | None
@@ -111,33 +106,52 @@ def centred_gradient(
 
 
 def normalised_rows(
-    x: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor, weight: MaybeTensor, bias: MaybeTensor
-) -> torch.Tensor:
-    """``((x - mean) * scale) * weight + bias`` of (N, G, D, P) by rows of D * P; weight and bias are (G * D,) or None."""
-    samples, groups, depth, positions = x.shape
-    y = torch.empty(x.shape)
-    parameters = groups * depth
-    weight = torch.ones(parameters) if weight is None else weight
-    bias = torch.full((parameters,), -0.0) if bias is None else bias
-    source, target = flat(x), flat(y)
-    statistics = [flat(t) for t in (mean, scale, weight, bias)]
+    x: torch.Tensor, weight: MaybeTensor, bias: MaybeTensor, eps: float, centre: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """``((x - mean) * scale) * weight + bias`` of (N, G, D, P) by rows of D * P; and each row's mean and scale.
+
+    Args:
+        weight, bias: (G * D,), or None to leave out that operation.
+        eps: added to the variance, binary32.
+        centre: whether there is a mean; it is 0 otherwise.
+    """
+    y, rows, length = torch.empty(x.shape), x.shape[0] * x.shape[1], math.prod(x.shape[2:])
+    mean, scale = torch.empty(rows), torch.empty(rows)
+    # One and minus zero change nothing, not even a sign.
+    arrays = flat(x), _along_rows(weight, 1.0, x), _along_rows(bias, -0.0, x), flat(y)
+    statistics = centre, np.float32(eps), flat(mean), flat(scale)
 
     def of_rows(first: int, last: int) -> None:
-        normalise_rows(source, target, groups, depth, positions, first, last, *statistics)
+        normalise_rows(*arrays, length, first, last, *statistics)
 
-    spread(of_rows, samples * groups, x.numel())
-    return y
+    spread(of_rows, rows, x.numel())
+    return y, mean, scale
 
 
-def row_products(grad: torch.Tensor, x: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """``grad * ((x - mean) * scale)`` of (N, G, D, P), with a mean and a scale for each (n, g)."""
-    product = torch.empty(x.shape)
-    arrays = [flat(t) for t in (grad, x, product)]
-    statistics = [flat(t) for t in (mean, scale)]
+def gradients_of_rows(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    weight: MaybeTensor,
+    mean: torch.Tensor,
+    scale: torch.Tensor,
+    centre: bool,
+    wanted: Sequence[bool],
+) -> tuple[MaybeTensor, MaybeTensor]:
+    """The gradient of :func:`normalised_rows` to ``x``, and ``grad * ((x - mean) * scale)``, where wanted."""
+    results = [torch.empty(x.shape) if w else None for w in wanted]
     length = math.prod(x.shape[2:])
+    arrays = flat(grad), flat(x), _along_rows(weight, 1.0, x), *(_NONE if t is None else flat(t) for t in results)
+    statistics = centre, flat(mean), flat(scale)
 
     def of_rows(first: int, last: int) -> None:
-        products_of_rows(*arrays, length, first, last, *statistics)
+        row_gradients(*arrays, length, first, last, *statistics)
 
-    spread(of_rows, mean.numel(), x.numel())
-    return product
+    spread(of_rows, scale.numel(), x.numel())
+    return results[0], results[1]
+
+
+def _along_rows(parameter: MaybeTensor, neutral: float, x: torch.Tensor) -> np.ndarray:
+    """A value for each element of the rows of one sample of (N, G, D, P), or of one row where there is no parameter."""
+    if parameter is None:
+        return np.full(math.prod(x.shape[2:]), neutral, np.float32)
+    return flat(parameter.reshape(-1, 1).expand(-1, x.shape[3]))

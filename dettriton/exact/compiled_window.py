@@ -54,15 +54,15 @@ def sums_by_index(terms: torch.Tensor, index: torch.Tensor, size: int, initial: 
     return y
 
 
-def mean_and_squares(terms: torch.Tensor, centre: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
-    """``m = S(x) / n``, or 0 without a centre, and ``S((x - m) * (x - m))`` of each kept index of ``terms``."""
+def mean_and_squares(terms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """``m = S(x) / n`` and ``S((x - m) * (x - m))`` of each kept index of ``terms``."""
     terms = by_runs(terms)
     outer, kept, inner = terms.shape
     mean, squares = torch.empty(kept), torch.empty(kept)
     x, into = flat(terms), (flat(mean), flat(squares))
 
     def of_kept(first: int, last: int) -> None:
-        statistics(x, outer, kept, inner, first, last, centre, *into)
+        statistics(x, outer, kept, inner, first, last, *into)
 
     spread(of_kept, kept, _PASSES * terms.numel())
     return mean, squares

@@ -244,24 +244,16 @@ def _per_parameter(parameter: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return parameter.reshape(1, *x.shape[1:3], 1)
 
 
-def _as_rows(x: torch.Tensor) -> torch.Tensor:
-    """(1, rows, elements of a row)."""
-    return x.reshape(1, x.shape[0] * x.shape[1], math.prod(x.shape[2:]))
-
-
 def row_norm_torch(
     x: torch.Tensor, weight: MaybeTensor, bias: MaybeTensor, eps: float, centre: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """``(y, mean, scale)``, mean and scale (N * G,); without a centre the mean is the scale and unused."""
-    n = _terms(x)
     if compiles():
         from dettriton.exact.compiled_norm import normalised_rows
-        from dettriton.exact.compiled_window import mean_and_squares
 
-        mean, squares = mean_and_squares(_as_rows(x), centre)
-        shifted = squares / n + torch.full((), eps, dtype=torch.float32)
-        scale = torch.ones_like(shifted) / sqrt(shifted)
-        return normalised_rows(x, mean, scale, weight, bias), mean if centre else scale, scale
+        y, mean, scale = normalised_rows(x, weight, bias, eps, centre)
+        return y, mean if centre else scale, scale
+    n = _terms(x)
     mean = exact_sum(x, ROW) / n if centre else None
     d = x if mean is None else x - _per_row(mean, x)
     shifted = exact_sum(d * d, ROW) / n + torch.full((), eps, dtype=torch.float32)
@@ -285,9 +277,9 @@ def row_norm_grad_torch(
 ) -> tuple[MaybeTensor, MaybeTensor]:
     """The gradient to x, and ``grad * h``, where wanted."""
     if compiles():
-        return _row_norm_grad_compiled(
-            grad, x, weight, mean if centre else torch.zeros_like(scale), scale, centre, wanted
-        )
+        from dettriton.exact.compiled_norm import gradients_of_rows
+
+        return gradients_of_rows(grad, x, weight, mean, scale, centre, wanted)
     n, scale = _terms(x), _per_row(scale, x)
     h = (x - _per_row(mean, x) if centre else x) * scale
     grad_x = None
@@ -296,28 +288,6 @@ def row_norm_grad_torch(
         centred = t - exact_sum(t, ROW, keepdim=True) / n if centre else t
         grad_x = (centred - h * (exact_sum(t * h, ROW, keepdim=True) / n)) * scale
     return grad_x, grad * h if wanted[1] else None
-
-
-def _row_norm_grad_compiled(
-    grad: torch.Tensor,
-    x: torch.Tensor,
-    weight: MaybeTensor,
-    mean: torch.Tensor,
-    scale: torch.Tensor,
-    centre: bool,
-    wanted: Sequence[bool],
-) -> tuple[MaybeTensor, MaybeTensor]:
-    from dettriton.exact.compiled_norm import centred_gradient, row_products
-    from dettriton.exact.compiled_window import sums_of_gradients
-
-    grad_x = None
-    if wanted[0]:
-        n = _terms(x)
-        t = _as_rows(grad if weight is None else grad * _per_parameter(weight, x))
-        total, products = sums_of_gradients(t, _as_rows(x), None, mean, scale)
-        grad_mean = total / n if centre else torch.zeros_like(total)
-        grad_x = centred_gradient(t, _as_rows(x), None, mean, scale, grad_mean, products / n, scale).view(x.shape)
-    return grad_x, row_products(grad, x, mean, scale) if wanted[1] else None
 
 
 def _layout(x: torch.Tensor) -> tuple[tuple[int, ...], dict[str, bool]]:

@@ -173,6 +173,62 @@ def test_verify_row_norms(name, view, both):
                 assert agree(both(_row_norm.row_norm_grad_torch, a, b, w, mean, scale, centre, (True, True)))
 
 
+def row_norm_and_gradients(x, grad, weight, bias, centre):
+    """With every choice of wanted gradients."""
+    y, mean, scale = _row_norm.row_norm_torch(x, weight, bias, 1e-5, centre)
+    given = grad, x, weight, mean, scale, centre
+    wanted = (True, True), (True, False), (False, True)
+    return [y, mean, scale, *(g for w in wanted for g in _row_norm.row_norm_grad_torch(*given, w))]
+
+
+@pytest.mark.parametrize(
+    "view",
+    [(3, 1, 1, 1), (5, 1, 7, 1), (4, 3, 1, 1), (2, 3, 5, 7), (1, 1, 33, 1), (2, 1, 5000, 1), (2, 2, 3, 1701), (0, 2, 3, 4),
+     (3, 1, 0, 1)],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("centre", [True, False])
+def test_verify_row_norms_on_shapes(view, centre, both):
+    x, grad = randn(2, *view)
+    weight, bias = randn(2, view[1] * view[2], seed=1)
+    for w, b in ((weight, bias), (weight, None), (None, bias), (None, None)):
+        assert agree(both(row_norm_and_gradients, x, grad, w, b, centre))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_verify_row_norms_on_threads_and_in_any_layout(threads, both):
+    x, grad = randn(2, 9, 5, 60, 100).transpose(3, 4)[..., 1:, :]
+    weight, bias = randn(2 * 5 * 99).view(-1, 2).t()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        for centre in (True, False):
+            assert agree(both(row_norm_and_gradients, x, grad, weight, bias, centre))
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("centre", [True, False])
+@pytest.mark.parametrize("exponent", range(-150, 128, 9))
+def test_verify_row_norms_at_every_place_in_a_window(exponent, centre, both):
+    spread = torch.randint(-70, 1, (6, 1, 41, 1), generator=torch.Generator().manual_seed(1))
+    varied = torch.ldexp(torch.ldexp(randn(6, 1, 41, 1), spread) / 8, torch.tensor(exponent))
+    for x, grad in ((varied, randn(6, 1, 41, 1)), (randn(6, 1, 41, 1), varied)):
+        assert agree(both(row_norm_and_gradients, x, grad, randn(41, seed=1), None, centre))
+
+
+@pytest.mark.parametrize("size", [1, 3, 1 << 11, (1 << 11) + 1, 1 << 13, (1 << 16) + 5])
+@pytest.mark.parametrize("exponent", [-149, -126, *range(-96, -61), *range(0, 33), 127])
+def test_verify_totals_of_the_largest_terms(exponent, size, both):
+    largest = torch.ldexp(torch.tensor(2 - 2.0**-23), torch.tensor(exponent))
+    all_largest, noise = largest.repeat(size), randn(size)
+    for x in (all_largest, -all_largest, largest * noise.sign(), largest * noise.clamp(-1, 1)):
+        values = x.numpy()
+        total = torch.tensor(_window_loops._total(values, _window_loops._top(values)))
+        _, stock = both(windowed_sum, x)
+        assert same_bits(total, stock)
+
+
 @pytest.mark.parametrize("name", VECTORS)
 def test_verify_relu_and_dropout(name, both):
     x = VECTORS[name]
