@@ -206,6 +206,34 @@ def index_sums(terms, index, columns, first, last, y):
 
 
 @jit
+def scattered_sums(terms, index, y):
+    """``y[t] = S(y[t], terms[n] for all n whose index is t)``; what no index names stays as it is."""
+    tops, named = np.zeros(y.size, np.uint32), np.zeros(y.size, np.bool_)
+    # Grid and sums of a target lie together, for targets are reached in any order.
+    records = np.zeros(3 * y.size, np.int64)
+    for n in range(index.size):
+        at = np.uint64(index[n])
+        tops[at] = max(tops[at], _bits(terms[n]))
+        named[at] = True
+    for at in range(y.size):
+        if named[at]:
+            tops[at] = max(tops[at], _bits(y[at]))
+            grid = _to_grid(_window(tops[at] if tops[at] < NOT_FINITE else np.uint32(0)))
+            high, low = _halves(y[at], grid)
+            records[3 * at] = np.float64(grid).view(np.int64)
+            records[3 * at + 1], records[3 * at + 2] = high - _INTEGER_BITS, low - _INTEGER_BITS
+    for n in range(index.size):
+        at = np.uint64(3) * np.uint64(index[n])
+        high, low = _halves(terms[n], np.int64(records[at]).view(np.float64))
+        records[at + np.uint64(1)] += high - _INTEGER_BITS
+        records[at + np.uint64(2)] += low - _INTEGER_BITS
+    for at in range(y.size):
+        if named[at]:
+            finite = tops[at] < NOT_FINITE
+            y[at] = _rounded(_window(tops[at]), records[3 * at + 1], records[3 * at + 2]) if finite else _NAN
+
+
+@jit
 def _extremes(run):
     """The smallest and the largest term as integers of the same order; NaNs lie beyond the infinities."""
     low = np.int32(0x7FFFFFFF)

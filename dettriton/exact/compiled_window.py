@@ -12,6 +12,7 @@ from dettriton.exact._window_loops import (
     gradient_sums,
     index_sums,
     round_all,
+    scattered_sums,
     statistics,
 )
 
@@ -52,6 +53,11 @@ def sums_by_index(terms: torch.Tensor, index: torch.Tensor, size: int, initial: 
     x, targets, sums = flat(terms), flat(index), flat(y)
     spread(lambda first, last: index_sums(x, targets, columns, first, last, sums), columns, terms.numel())
     return y
+
+
+def scatter_sums(terms: torch.Tensor, index: torch.Tensor, y: torch.Tensor) -> None:
+    """Make flat ``y`` the exact sums of itself and of the flat terms whose index names it."""
+    scattered_sums(flat(terms), flat(index), flat(y))
 
 
 def mean_and_squares(terms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -33,6 +33,8 @@ TARGET_BLOCK = 256
 COLUMNS = 128
 CHUNK = 1 << 18
 SLAB = 1 << 20
+_TARGETS_OF_A_TERM = 8
+"""With more, it pays to number those that have a term."""
 
 _LARGEST_FINITE = tl.constexpr(LARGEST_FINITE)
 
@@ -152,6 +154,11 @@ def index_sum_torch(terms: torch.Tensor, index: torch.Tensor, size: int, initial
         terms, index = terms.index_select(0, kept), index.index_select(0, kept)
     y = torch.zeros(size, terms.shape[1]) if initial is None else initial.clone(memory_format=torch.contiguous_format)
     if terms.numel() == 0:
+        return y
+    if terms.shape[1] == 1 and size <= _TARGETS_OF_A_TERM * len(index) and compiles():
+        from dettriton.exact.compiled_window import scatter_sums
+
+        scatter_sums(terms, index, y)
         return y
     targets, dense = _targets_with_terms(index, size)
     started = None if initial is None else y.index_select(0, targets)

@@ -63,13 +63,15 @@ def flat_slots(index: torch.Tensor, dim: int, shape: torch.Size) -> torch.Tensor
     """
     if index.dim() == 0 or not shape:
         index, shape = index.reshape(-1), torch.Size((1,))
-    place = torch.where((index >= 0) & (index < shape[dim]), index * math.prod(shape[dim + 1 :]), SKIP)
+    steps = [math.prod(shape[d + 1 :]) for d in range(index.dim())]
+    place = index * steps[dim]
     for d in range(index.dim()):
         if d != dim:
-            across = torch.arange(index.shape[d], dtype=torch.int64, device=index.device) * math.prod(shape[d + 1 :])
-            place = torch.where(
-                place >= 0, place + across.view([-1 if e == d else 1 for e in range(index.dim())]), SKIP
-            )
+            across = torch.arange(index.shape[d], dtype=torch.int64, device=index.device) * steps[d]
+            place += across.view([-1 if e == d else 1 for e in range(index.dim())])
+    if index.device.type != "cpu":
+        # On a CPU they were all found in range; elsewhere nobody could look without stalling the device.
+        place = torch.where((index >= 0) & (index < shape[dim]), place, SKIP)
     return place.reshape(-1)
 
 

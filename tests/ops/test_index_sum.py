@@ -47,16 +47,17 @@ def test_validate_each_target_is_the_exact_sum_of_its_terms(name, size, started)
 @pytest.mark.parametrize("name", VECTORS)
 @pytest.mark.parametrize("columns", [1, 3])
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_verify_compiled_loops_and_torch_operations(name, columns, threads, monkeypatch):
+@pytest.mark.parametrize("size", [7, 600])
+def test_verify_compiled_loops_and_torch_operations(name, columns, threads, size, monkeypatch):
     terms = VECTORS[name].reshape(-1, columns)
-    index = torch.randint(0, 7, (len(terms),), generator=generator(8))
+    index = torch.randint(0, size, (len(terms),), generator=generator(8))
     monkeypatch.setattr(_loops, "SHARED_ELEMENTS", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    for initial in (None, terms.flip(0)[:7].contiguous()):
+    for initial in (None, terms.flip(0).repeat(30, 1)[:size].contiguous()):
         monkeypatch.setattr(_index_sum, "compiles", _jit.compiles)
-        result = index_sum(terms, index, 7, initial)
+        result = index_sum(terms, index, size, initial)
         monkeypatch.setattr(_index_sum, "compiles", lambda: False)
-        assert same_bits(result, index_sum(terms, index, 7, initial))
+        assert same_bits(result, index_sum(terms, index, size, initial))
 
 
 @pytest.mark.parametrize("columns", [1, 2, 127, 128, 129, 300])
