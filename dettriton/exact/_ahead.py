@@ -13,7 +13,7 @@ import sys
 import threading
 from types import TracebackType
 
-from dettriton.exact._elementary_loops import log, softmax_rows, softmax_totals
+from dettriton.exact._elementary_loops import class_loss_gradient, class_losses
 from dettriton.exact._elementwise_loops import relu_gradient
 from dettriton.exact._grid_loops import grid_scales, quantize_grids
 from dettriton.exact._jit import Jitted, compiles
@@ -44,9 +44,8 @@ LOOPS: tuple[tuple[Jitted, tuple[str, ...]], ...] = (
     (dots_of_rows, (_F32, _F32, *[_F64] * 4, *[_I64] * 3, _F32, _INT, _INT, _F32)),
     (statistics, (_F32, *_PART, _F32, _F32)),
     (finish_statistics, (*[_F32] * 6,)),
-    (softmax_totals, (*[_F32] * 3, *[_INT] * 3)),
-    (log, (_F32, _F32, _INT, _INT)),
-    (softmax_rows, (_F32, _F32, *[_INT] * 3)),
+    (class_losses, (_F32, _I64, _F32, _BOOL, _INT, _INT, *[_F32] * 4, _INT, _INT)),
+    (class_loss_gradient, (_F32, _F32, _I64, _F32, _BOOL, _INT, _NUMBER, _NUMBER, _INT, *[_F32] * 4, _INT, _INT)),
     (accumulate_columns, (_F32, *_PART, *_WINDOWS)),
     (max_pool_gradient, (_F32, _U8, _F32, _I64, _INT, _INT)),
     (gradient_sums, (*[_F32] * 3, _BOOL, *_PART, *_OF_CHANNELS)),

@@ -68,18 +68,42 @@ def _exp(x):
 
 
 @jit
-def _log(x):
-    small = x < _SMALLEST_NORMAL
-    bits = np.float32(x * _UP_SUBNORMAL if small else x).view(np.int32)
+def _log_reduced(x):
+    """``k, f`` with ``x = 2**k * (1 + f)``."""
+    bits = np.float32(x).view(np.int32)
     power = (bits - _SQRT_HALF_BITS) >> 23
-    f = np.int32(bits - (power << 23)).view(np.float32) - _ONE
-    k = np.float32(power - _SUBNORMAL_SHIFT if small else power)
+    return power, np.int32(bits - (power << 23)).view(np.float32) - _ONE
+
+
+@jit
+def _log_sum(k, f, low):
     square = f * f
     p = ((((((f * _L7 + _L6) * f + _L5) * f + _L4) * f + _L3) * f + _L2) * f + _L1) * f + _L0
-    y = (((((p * f) * square) - square * _HALF) + k * _LN2_LOW) + f) + k * _LN2_HIGH
+    return ((((p * f) * square) - square * _HALF) + low) + f + k * _LN2_HIGH
+
+
+@jit
+def _log(x):
+    small = x < _SMALLEST_NORMAL
+    power, f = _log_reduced(x * _UP_SUBNORMAL if small else x)
+    k = np.float32(power - _SUBNORMAL_SHIFT if small else power)
+    y = _log_sum(k, f, k * _LN2_LOW)
     y = x if x == _INF else y
     y = -_INF if x == _ZERO else y
     return y if x >= _ZERO else _NAN
+
+
+@jit
+def _log1p(x):
+    """For ``x`` in [0, 1], where log1p has no special cases; something else than the canonical NaN for a NaN."""
+    u = x + _ONE
+    back = u - _ONE
+    error = ((back - u) + _ONE) + (x - back)
+    power, f = _log_reduced(u)
+    near_one = power == 0
+    correction = (_ZERO if near_one else error) / u
+    k = np.float32(np.int32(power))
+    return _log_sum(k, x if near_one else f, k * _LN2_LOW + correction)
 
 
 @jit
@@ -225,6 +249,35 @@ def log(x, y, first, last):
 
 
 @jit
+def bce(weighted, pulled, x, y, weight, pos_weight, loss, first, last):
+    """The losses of logits ``x`` and targets ``y``; an absent factor's array is not looked at."""
+    source, aim, factors, pulls = x[first:last], y[first:last], weight[first:last], pos_weight[first:last]
+    target = loss[first:last]
+    for i in range(target.size):
+        v = source[i]
+        softplus = _log1p(_exp(-abs(v))) + (-v if v < _ZERO else _ZERO)
+        lift = (pulls[i] - _ONE) * aim[i] + _ONE if pulled else _ONE
+        own = (_ONE - aim[i]) * v + lift * softplus
+        target[i] = own * (factors[i] if weighted else _ONE)
+
+
+@jit
+def bce_gradient(weighted, pulled, x, y, weight, pos_weight, grad, slope, first, last):
+    """The gradients of :func:`bce` to the logits."""
+    source, aim, factors, pulls = x[first:last], y[first:last], weight[first:last], pos_weight[first:last]
+    upstream, target = grad[first:last], slope[first:last]
+    for i in range(target.size):
+        v = source[i]
+        z = _exp(-abs(v))
+        large, small = _ONE / (z + _ONE), z / (z + _ONE)
+        up = large if v >= _ZERO else small
+        down = small if v >= _ZERO else large
+        pull = pulls[i] if pulled else _ONE
+        own = (_ONE - aim[i]) * up - (pull * aim[i]) * down
+        target[i] = (own * (factors[i] if weighted else _ONE)) * upstream[i]
+
+
+@jit
 def _largest(row):
     """The largest term; whatever is no number makes it NaN."""
     top = row[0]
@@ -261,12 +314,65 @@ def softmax_rows(x, y, length, first, last):
 
 
 @jit
+def _top_and_total(row, kept):
+    """The largest term of a row and the sum of its exponentials; 0 and the canonical NaN in a row without one."""
+    top = _largest(row)
+    if abs(top) < _INF:
+        return top, np.float32(_exponentials(row, top, kept)) * _DOWN
+    return _ZERO, _NAN
+
+
+@jit
 def softmax_totals(x, tops, totals, length, first, last):
     """The largest term of rows of that length and the sum of their exponentials; 0 and the canonical NaN without one."""
     kept = np.empty(length, np.float32)
     for row in range(first, last):
+        tops[row], totals[row] = _top_and_total(x[row * length : (row + 1) * length], kept)
+
+
+@jit
+def _sum_of_one(v):
+    """The exact sum of one term: +0 for -0, the canonical NaN for a non-finite one."""
+    return v + _ZERO if abs(v) < _INF else _NAN
+
+
+@jit
+def class_losses(x, labels, weight, weighted, ignored, length, losses, tops, totals, row_weights, first, last):
+    """The cross entropies of rows of that length and their classes, with what :func:`softmax_totals` finds.
+
+    An absent weight's array is not looked at, and of a row whose label is the ignored one, only the totals count.
+    """
+    kept = np.empty(length, np.float32)
+    for row in range(first, last):
         source = x[row * length : (row + 1) * length]
-        top = _largest(source)
-        usable = abs(top) < _INF
-        tops[row] = top if usable else _ZERO
-        totals[row] = np.float32(_exponentials(source, top, kept)) * _DOWN if usable else _NAN
+        top, total = _top_and_total(source, kept)
+        label = labels[row]
+        counted = label != ignored
+        loss, own = _ZERO, _ZERO
+        if counted:
+            surprise = -((source[label] - top) - _log(total))
+            own = _sum_of_one(weight[label]) if weighted else _ONE
+            loss = _ZERO if own == _ZERO and surprise == _INF else _sum_of_one(own * surprise)
+        losses[row], tops[row], totals[row], row_weights[row] = loss, top, total, own
+
+
+@jit
+def class_loss_gradient(
+    factors, x, labels, weight, weighted, ignored, a, b, length, tops, totals, sums, slope, first, last
+):
+    """The gradients of cross entropies to the logits: ``a`` of each target is at its class, ``b`` at every class."""
+    scaled = weighted and b != _ZERO
+    for row in range(first, last):
+        source, target = x[row * length : (row + 1) * length], slope[row * length : (row + 1) * length]
+        label = labels[row]
+        if label == ignored:
+            target[:] = _ZERO
+            continue
+        top, total, whole, factor = tops[row], totals[row], sums[row], factors[row]
+        for i in range(target.size):
+            p = _exp(source[i] - top) / total
+            target[i] = (p * whole - (b * weight[i] if scaled else b)) * factor
+        t = a + b
+        t = t * weight[label] if weighted and t != _ZERO else t
+        p = _exp(source[label] - top) / total
+        target[label] = (p * whole - t) * factor

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 
-from dettriton.exact._elementary_loops import softmax_rows, softmax_totals
+from dettriton.exact._elementary_loops import (
+    bce,
+    bce_gradient,
+    class_loss_gradient,
+    class_losses,
+    softmax_rows,
+    softmax_totals,
+)
 from dettriton.exact._elementwise_loops import relu, relu_gradient
 from dettriton.exact._loops import flat, spread
 from dettriton.exact._philox_loops import drop
@@ -31,6 +39,30 @@ def mapped(loop: Callable, *tensors: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def bce_of(
+    x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor | None, pos_weight: torch.Tensor | None
+) -> torch.Tensor:
+    """The binary cross entropies of logits ``x`` and targets ``y``, with factors that broadcast to their shape."""
+    loop = partial(bce, weight is not None, pos_weight is not None)
+    return mapped(loop, x, y, _like(x, weight), _like(x, pos_weight))
+
+
+def bce_gradient_of(
+    factor: torch.Tensor,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    weight: torch.Tensor | None,
+    pos_weight: torch.Tensor | None,
+) -> torch.Tensor:
+    """The gradients of :func:`bce_of` to the logits, each times the ``factor``, which broadcasts as well."""
+    loop = partial(bce_gradient, weight is not None, pos_weight is not None)
+    return mapped(loop, x, y, _like(x, weight), _like(x, pos_weight), _like(x, factor))
+
+
+def _like(x: torch.Tensor, factor: torch.Tensor | None) -> torch.Tensor:
+    return x if factor is None else factor.expand_as(x)
+
+
 def softmax_of(x: torch.Tensor) -> torch.Tensor:
     """The softmax of the rows of a matrix with at least one column."""
     y = torch.empty(x.shape)
@@ -47,6 +79,46 @@ def softmax_totals_of(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     arrays = flat(x), flat(top), flat(total)
     spread(lambda first, last: softmax_totals(*arrays, length, first, last), rows, 8 * x.numel())
     return top, total
+
+
+def class_losses_of(
+    x: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None, ignored: int
+) -> tuple[torch.Tensor, ...]:
+    """Each (rows,): the cross entropies of rows and classes, the rows' tops and totals, the weights of the classes.
+
+    Args:
+        labels: int64, (rows,): classes, or the ignored label.
+        weight: (classes,).
+    """
+    rows, length = x.shape
+    found = tuple(torch.empty(rows) for _ in range(4))
+    given = flat(x), flat(labels), flat(x if weight is None else weight), weight is not None, ignored, length
+    arrays = [flat(t) for t in found]
+    spread(lambda first, last: class_losses(*given, *arrays, first, last), rows, 8 * x.numel())
+    return found
+
+
+def class_loss_gradient_of(
+    factor: torch.Tensor,
+    x: torch.Tensor,
+    labels: torch.Tensor,
+    weight: torch.Tensor | None,
+    ignored: int,
+    shares: tuple[float, float],
+    of_rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+) -> torch.Tensor:
+    """The gradients of cross entropies to the logits, each row's times its factor.
+
+    Args:
+        shares: binary32 numbers, what of a target is at its class alone and what at every class.
+        of_rows: each (rows,): tops, totals, and the sums of the targets.
+    """
+    rows, length = x.shape
+    slope = torch.empty(x.shape)
+    given = flat(factor), flat(x), flat(labels), flat(x if weight is None else weight), weight is not None, ignored
+    arrays = *map(np.float32, shares), length, *map(flat, of_rows), flat(slope)
+    spread(lambda first, last: class_loss_gradient(*given, *arrays, first, last), rows, 8 * x.numel())
+    return slope
 
 
 def relu_of(x: torch.Tensor) -> torch.Tensor:

@@ -28,6 +28,8 @@ import torch
 
 from dettriton.engine import engine_for
 from dettriton.errors import InputError
+from dettriton.exact import compiled_elementwise
+from dettriton.exact._jit import compiles
 from dettriton.exact.elementary import exp, log, log1p
 from dettriton.ops._contract import contract
 from dettriton.ops._device_elementary import exp_f32, log1p_f32, log_f32
@@ -123,6 +125,8 @@ def _bce_bwd_kernel(
 def bce_torch(
     x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor | None, pos_weight: torch.Tensor | None
 ) -> torch.Tensor:
+    if compiles():
+        return compiled_elementwise.bce_of(x, y, weight, pos_weight)
     one, zero = torch.ones(()), torch.zeros(())
     softplus = log1p(exp(-x.abs())) + torch.where(x < 0, -x, zero)
     if pos_weight is not None:
@@ -138,6 +142,8 @@ def bce_grad_torch(
     weight: torch.Tensor | None,
     pos_weight: torch.Tensor | None,
 ) -> torch.Tensor:
+    if compiles():
+        return compiled_elementwise.bce_gradient_of(factor, x, y, weight, pos_weight)
     one = torch.ones(())
     z = exp(-x.abs())
     d = one + z

@@ -22,12 +22,13 @@ Batch-invariant: a row's loss depends on that row, its target and the weights al
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from dettriton.engine import engine_for
 from dettriton.errors import InputError
 from dettriton.exact._jit import compiles
-from dettriton.exact.compiled_elementwise import softmax_of
+from dettriton.exact.compiled_elementwise import class_loss_gradient_of, class_losses_of, softmax_of
 from dettriton.exact.elementary import exp
 from dettriton.exact.ieee import canonical_nan
 from dettriton.ops._contract import contract
@@ -222,6 +223,9 @@ def _sum_of_one_torch(v: torch.Tensor) -> torch.Tensor:
 
 
 def cross_entropy_torch(x: torch.Tensor, target: Target) -> RowLosses:
+    if compiles() and target.single_term:
+        *found, row_weight = class_losses_of(x, target.of_rows, target.weight, target.ignore_index)
+        return RowLosses(*found, row_weight, row_weight)
     top, total = softmax_totals_torch(x)
     row_weight = torch.ones(len(x), 1)
     if target.indices:
@@ -245,6 +249,9 @@ def cross_entropy_torch(x: torch.Tensor, target: Target) -> RowLosses:
 def cross_entropy_grad_torch(
     factor: torch.Tensor, x: torch.Tensor, target: Target, top: torch.Tensor, total: torch.Tensor, t_sum: torch.Tensor
 ) -> torch.Tensor:
+    if compiles() and target.indices:
+        *of_target, a, b = target
+        return class_loss_gradient_of(factor, x, *of_target, (a, b), (top, total, t_sum))
     t, ignored = _target_torch(target, x.shape[1])
     p = softmax_of(x) if compiles() else exp(x - top[:, None]) / total[:, None]
     grad_x = (p * t_sum[:, None] - t) * factor[:, None]
@@ -289,6 +296,15 @@ def cross_entropy_grad_triton(
     return grad_x
 
 
+def _mean_divisor(rows: RowLosses, target: Target) -> torch.Tensor:
+    if not target.indices:
+        return count_of(rows.loss)
+    if target.weight is None and rows.row_weight.is_cpu:
+        # a sum of ones and zeros; on a GPU a wrong index has NaN
+        return rows.row_weight.count_nonzero().to(torch.float32)
+    return exact_sum(rows.row_weight)
+
+
 FORWARD = {"torch": cross_entropy_torch, "triton": cross_entropy_triton}
 BACKWARD = {"torch": cross_entropy_grad_torch, "triton": cross_entropy_grad_triton}
 
@@ -300,9 +316,7 @@ class CrossEntropy(torch.autograd.Function):
     ) -> torch.Tensor:
         target = Target(of_rows, weight, *rest)
         rows = FORWARD[engine_for(*(v for v in (x, of_rows, weight) if v is not None))](x, target)
-        divisor = None
-        if reduction == "mean":
-            divisor = exact_sum(rows.row_weight) if target.indices else count_of(rows.loss)
+        divisor = _mean_divisor(rows, target) if reduction == "mean" else None
         ctx.save_for_backward(x, of_rows, weight, rows.top, rows.total, rows.target_sum, divisor)
         ctx.reduction, ctx.rest = reduction, rest
         return reduce_loss(rows.loss, divisor, reduction)
@@ -377,7 +391,7 @@ def cross_entropy(
     if weight is not None and weight.shape != (classes,):
         raise InputError(f"{op}: weight must hold one factor per class, ({classes},), got {tuple(weight.shape)}")
     rows = _rows(input, class_dim)
-    per_sample = input.select(class_dim, 0).shape
+    per_sample = input.shape[:class_dim] + input.shape[class_dim + 1 :]
     if target.is_floating_point():
         require_float32(op, target=target)
         _check_probabilities(input, target, ignore_index)
@@ -385,14 +399,15 @@ def cross_entropy(
     else:
         _check_indices(target, per_sample, classes, ignore_index)
         of_rows = target.reshape(-1).contiguous()
-    a, b = (float(torch.tensor(v, dtype=torch.float32)) for v in (1.0 - label_smoothing, label_smoothing / classes))
+    a, b = (float(np.float32(v)) for v in (1.0 - label_smoothing, label_smoothing / classes))
     weight = None if weight is None else weight.contiguous()
     loss = CrossEntropy.apply(rows, of_rows, weight, reduction, ignore_index, a, b)
     return loss.reshape(per_sample) if reduction == "none" else loss
 
 
 def _rows(x: torch.Tensor, class_dim: int) -> torch.Tensor:
-    return x.movedim(class_dim, -1).reshape(-1, x.shape[class_dim]).contiguous()
+    rows = x if x.dim() == 2 else x.movedim(class_dim, -1).reshape(-1, x.shape[class_dim])
+    return rows.contiguous()
 
 
 def _check_probabilities(x: torch.Tensor, target: torch.Tensor, ignore_index: int) -> None:
@@ -405,6 +420,13 @@ def _check_probabilities(x: torch.Tensor, target: torch.Tensor, ignore_index: in
         raise InputError(f"cross_entropy: class probabilities have no index to ignore, got ignore_index={ignore_index}")
 
 
+def _all_classes(target: torch.Tensor, classes: int) -> bool:
+    if target.numel() == 0:
+        return True
+    lowest, highest = target.aminmax()
+    return lowest.item() >= 0 and highest.item() < classes
+
+
 def _check_indices(target: torch.Tensor, shape: torch.Size, classes: int, ignore_index: int) -> None:
     if target.dtype != torch.int64 or target.shape != shape:
         raise InputError(
@@ -414,6 +436,8 @@ def _check_indices(target: torch.Tensor, shape: torch.Size, classes: int, ignore
     if target.device.type != "cpu":
         return
     flat = target.reshape(-1)
+    if _all_classes(flat, classes):
+        return
     wrong = ((flat < 0) | (flat >= classes)) & (flat != ignore_index)
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
