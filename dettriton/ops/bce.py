@@ -11,9 +11,9 @@ Written order of the loss of logits, every operation rounded once to binary32 (R
     grad_y = (((v - 1) * (log1p(z) + max(-x, +0))) - x) * weight * k, without pos_weight (-x) * weight * k
 
 ``up`` and ``down`` are sigmoid(x) and sigmoid(-x), so neither tail cancels. An absent weight or pos_weight skips its
-operations, with the bits that 1 would give. ``k`` is the upstream gradient of that element's loss. With
-``reduction="mean"`` the losses' exact sum (R2) is divided by their number ``n`` in binary32, and ``k = g / n``.
-Batch-invariant: elementwise.
+operations, with the bits that 1 would give where inputs and targets are finite. ``k`` is the upstream gradient of that
+element's loss. With ``reduction="mean"`` the losses' exact sum (R2) is divided by their number ``n`` in binary32, and
+``k = g / n``. Batch-invariant: elementwise.
 
 The loss of probabilities, where ``clamped`` replaces what is below -100 by -100::
 
