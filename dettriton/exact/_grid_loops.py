@@ -1,4 +1,4 @@
-"""The loops of dot products on grids: R2 of the contract around matrix products that binary64 makes.
+"""The loops of grids: R2 of the contract before binary64 adds up products.
 
 Arrays are flat and contiguous. A grid is known by its *scale* ``2**(p - e)``, which is 0 where an element is NaN or
 infinite, and by its *unit* ``2**(e - p)``, which is NaN there; both are exact in binary64 for every binary32 grid, and
@@ -10,7 +10,6 @@ import numpy as np
 from dettriton.exact._jit import jit
 
 _INFINITY_BITS = 0x7F800000
-_CANONICAL_NAN = np.float32(np.nan)
 _MAGNITUDE = 0x7FFFFFFF
 
 

@@ -1,9 +1,12 @@
-"""Loops of convolutions that add up shifted maps: a sample's channels are padded once, and a tap is where reading starts.
+"""Loops of products that are added up in tiles, each of them small enough for a processor's registers.
 
+Most are of convolutions that add up shifted maps: a sample's channels are padded once, and a tap is where reading starts.
 No columns are written, so this is quicker than a matrix product wherever the maps of a sample fit a cache. Arrays,
 scales, units and indices are those of :mod:`dettriton.exact._conv_loops`. ``geometry`` is: channels of a group; input
 depth, height, width; strides; depth, height, width of a phase's map. ``phases`` holds for each phase the first input
 index by dimension (it may be outside), the first column of its map that is inside the input, and that after the last.
+
+The last ones are of dot products of rows; their scales and units are those of :mod:`dettriton.exact._grid_loops`.
 """
 
 import numpy as np
@@ -14,8 +17,8 @@ _CANONICAL_NAN = np.float32(np.nan)
 _CHUNK = 256
 TILE = 32
 """Sums that are kept in registers: two vectors of four for each of four rows."""
-_ROWS = 4
-_LANES = TILE // _ROWS
+ROWS = 4
+_LANES = TILE // ROWS
 
 
 @jit
@@ -241,8 +244,8 @@ def direct_of_positions(
                 _fill_maps(x, (n * groups + g) * geometry[0] * size, scales, geometry, phases, maps)
                 for o in range(0, width, _LANES):
                     start = (g * width + o) * count
-                    for p in range(0, places.size, _ROWS):
-                        bases = places[p : p + _ROWS]
+                    for p in range(0, places.size, ROWS):
+                        bases = places[p : p + ROWS]
                         _sum_tile(4, False, packed, steps, start, maps, terms, bases, total, p * width + o, width)
             else:
                 total[:] = 0.0
@@ -354,8 +357,8 @@ def weight_grad_of_positions(
                 _flush(sums, width, own)
                 room = exact
             room -= used
-            for t in range(0, count, _ROWS):
-                bases = terms[t : t + _ROWS]
+            for t in range(0, count, ROWS):
+                bases = terms[t : t + ROWS]
                 for o in range(0, width, _LANES):
                     _sum_tile(4, True, rows, steps[:used], o, maps, every, bases, sums, t * width + o, width)
         _flush(sums, width, own)
@@ -486,16 +489,16 @@ def dots_of_rows(a, b, scale_a, scale_b, unit_a, unit_b, steps_a, steps_b, sizes
         y: binary32 ``(batch, rows, cols)``.
     """
     rows, cols, count = sizes[1], sizes[2], sizes[3]
-    width, fours = -(-cols // _LANES) * _LANES, -(-rows // _ROWS)
-    maps, total, packed = np.zeros(_ROWS * count), np.empty(_ROWS * width), np.empty(width * count)
-    steps, terms, bases = np.arange(count) * _LANES, np.arange(count), np.arange(_ROWS) * count
+    width, fours = -(-cols // _LANES) * _LANES, -(-rows // ROWS)
+    maps, total, packed = np.zeros(ROWS * count), np.empty(ROWS * width), np.empty(width * count)
+    steps, terms, bases = np.arange(count) * _LANES, np.arange(count), np.arange(ROWS) * count
     packed_matrix = -1
     for four in range(first, last):
-        n, begin = four // fours, four % fours * _ROWS
+        n, begin = four // fours, four % fours * ROWS
         if n != packed_matrix:
             _fill_lanes(b, n * cols * count, steps_b[0], steps_b[1], scale_b[n * cols : (n + 1) * cols], count, packed)
             packed_matrix = n
-        here = min(rows - begin, _ROWS)
+        here = min(rows - begin, ROWS)
         for r in range(here):
             start = n * rows * count + (begin + r) * steps_a[0]
             _fill_row(a, start, steps_a[1], scale_a[n * rows + begin + r], maps[r * count : (r + 1) * count])

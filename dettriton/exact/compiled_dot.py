@@ -10,7 +10,7 @@ import torch
 
 from dettriton.exact._grid_loops import grid_scales, quantize_grids
 from dettriton.exact._loops import flat, spread
-from dettriton.exact._map_loops import dots_of_rows, round_matrices
+from dettriton.exact._map_loops import ROWS, dots_of_rows, round_matrices
 from dettriton.exact.dot import exact_terms, integer_bmm
 
 NO_BIAS = np.empty(0, np.float32)
@@ -138,14 +138,14 @@ def dot_rows(a: torch.Tensor, b: torch.Tensor, bits: int, bias: torch.Tensor | N
 
 def _in_tiles(a: _Rows, b: _Rows, bits: int, bias: np.ndarray, y: torch.Tensor) -> None:
     (scale_a, unit_a), (scale_b, unit_b) = a.grids(bits), b.grids(bits)
-    terms = a.values.shape[1] if a.turned else a.values.shape[2]
+    terms = a.values.shape[1 if a.turned else 2]
     operands = flat(a.values), flat(b.values), scale_a, scale_b, unit_a, unit_b, a.steps(), b.steps()
     sizes, result = np.array((*y.shape, terms), np.int64), flat(y)
 
     def of_fours(first: int, last: int) -> None:
         dots_of_rows(*operands, sizes, bias, first, last, result)
 
-    spread(of_fours, y.shape[0] * -(-y.shape[1] // 4), y.numel() * terms // PRODUCTS_OF_AN_ELEMENT)
+    spread(of_fours, y.shape[0] * -(-y.shape[1] // ROWS), y.numel() * terms // PRODUCTS_OF_AN_ELEMENT)
 
 
 def _by_matrix_products(a: _Rows, b: _Rows, bits: int, bias: np.ndarray, y: torch.Tensor) -> None:
