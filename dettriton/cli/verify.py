@@ -41,7 +41,6 @@ def command(
     --segments N`): as NAME, or as --segments for the released model NAME.
     """
     from dettriton import zoo
-    from dettriton.exact._ahead import LoopsAhead
 
     if spot is None and (seed is not None or segments is not None):
         raise click.UsageError("--seed and --segments belong to a spot check: add --spot K")
@@ -56,6 +55,8 @@ def command(
     else:
 
         def retrain() -> Any:
+            from dettriton.exact._ahead import LoopsAhead
+
             row = zoo.entry(name)
             with LoopsAhead(device):
                 if not as_json:
