@@ -209,13 +209,17 @@ def direct(
 
 
 @jit
-def _pack_lanes(weight, outputs, count, packed):
-    """Weights ``(outputs, count)`` as ``(blocks of outputs, count, outputs of a block)``, with 0 for those too many."""
+def _fill_lanes(x, start, step_row, step_term, scales, count, packed):
+    """Rows of ``count`` terms as grid integers ``(blocks of rows, count, rows of a block)``, with 0 for those too many.
+
+    The scales of rows that are grid integers already are 1.
+    """
     packed[:] = 0.0
-    for o in range(outputs):
+    for o in range(scales.size):
         block, lane = o // _LANES * count, o % _LANES
-        for t in range(count):
-            packed[(block + t) * _LANES + lane] = weight[o * count + t]
+        if scales[o] != 0.0:
+            for t in range(count):
+                packed[(block + t) * _LANES + lane] = np.rint(x[start + o * step_row + t * step_term] * scales[o])
 
 
 @jit
@@ -232,9 +236,10 @@ def direct_of_positions(
     width = -(-outputs // _LANES) * _LANES
     maps, scales = np.empty(elements), np.empty(geometry[0])
     total, packed, steps = np.zeros(places.size * width), np.empty(groups * width * count), np.arange(count) * _LANES
+    ones = np.ones(outputs)
     for g in range(groups):
-        own = weight[g * outputs * count : (g + 1) * outputs * count]
-        _pack_lanes(own, outputs, count, packed[g * width * count : (g + 1) * width * count])
+        own = packed[g * width * count : (g + 1) * width * count]
+        _fill_lanes(weight, g * outputs * count, count, 1, ones, count, own)
     size = geometry[1] * geometry[2] * geometry[3]
     plane = placing[1] * placing[2] * placing[3]
     for n in range(span[0], span[1]):
@@ -463,17 +468,6 @@ def _fill_row(x, start, step, scale, maps):
     else:
         for t in range(maps.size):
             maps[t] = np.rint(x[start + t * step] * scale)
-
-
-@jit
-def _fill_lanes(x, start, step_row, step_term, scales, count, packed):
-    """Rows as grid integers, as :func:`_pack_lanes` lays them."""
-    packed[:] = 0.0
-    for o in range(scales.size):
-        block, lane = o // _LANES * count, o % _LANES
-        if scales[o] != 0.0:
-            for t in range(count):
-                packed[(block + t) * _LANES + lane] = np.rint(x[start + o * step_row + t * step_term] * scales[o])
 
 
 @jit
