@@ -17,10 +17,9 @@ import torch
 
 from dettriton.exact._conv_loops import gather_columns, gather_runs, round_maps
 from dettriton.exact._gather import Block, Gather, forward_gather, input_grad_phases
-from dettriton.exact._grid_loops import grid_scales
 from dettriton.exact._loops import flat, shares, spread
 from dettriton.exact._map_loops import direct, direct_of_positions, direct_weight_grad, weight_grad_of_positions
-from dettriton.exact.compiled_dot import NO_BIAS, PRODUCTS_OF_AN_ELEMENT, quantized, rounded, scratch
+from dettriton.exact.compiled_dot import NO_BIAS, PRODUCTS_OF_AN_ELEMENT, quantized, rounded, scales_and_units, scratch
 from dettriton.exact.convolution import Geometry, Size
 from dettriton.exact.dot import exact_terms, integer_bmm, slices
 
@@ -41,12 +40,9 @@ def _placing(channels: int, size: Size, stride: Size, starts: Size, width: int) 
 
 def _scales(x: np.ndarray, shape: torch.Size, grid_dim: int, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """The scales and units of flat ``x`` (batch, channels, ...), one grid for each index of ``grid_dim``."""
-    count = shape[grid_dim]
-    scale, unit = np.empty(count), np.empty(count)
-    run = math.prod(shape[2:])
-    outer, shared, grids, run = (1, 1, count, shape[1] * run) if grid_dim == 0 else (1, shape[0], count, run)
-    grid_scales(x, outer, shared, grids, run, bits, scale, unit)
-    return scale, unit
+    count, run = shape[grid_dim], math.prod(shape[2:])
+    sizes = (1, 1, count, shape[1] * run) if grid_dim == 0 else (1, shape[0], count, run)
+    return scales_and_units(x, *sizes, bits)
 
 
 def _weight(rows: torch.Tensor, count: int, bits: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -37,20 +38,43 @@ def scratch(name: str, elements: int) -> torch.Tensor:
     return found[:elements]
 
 
-def quantized(
-    x: np.ndarray, outer: int, shared: int, grids: int, run: int, bits: int, q: np.ndarray, unit: np.ndarray
+def _spread_grids(
+    loop: Callable[[tuple[int, int, int, int], slice, slice], None], outer: int, shared: int, grids: int, run: int
 ) -> None:
-    """What ``quantize_grids`` does, shared out among threads by ``outer``, or by the grids of one."""
+    """Call ``loop(sizes, elements, grids)`` for parts of (outer, shared, grids, run): of ``outer``, or of one's grids."""
     by_grid = outer == shared == 1
     parts, each = (grids, 1) if by_grid else (outer, grids)
     size = shared * each * run
 
     def of_parts(first: int, last: int) -> None:
         sizes = (1, 1, last - first, run) if by_grid else (last - first, shared, grids, run)
-        elements, of_grids = slice(first * size, last * size), slice(first * each, last * each)
+        loop(sizes, slice(first * size, last * size), slice(first * each, last * each))
+
+    spread(of_parts, parts, parts * size)
+
+
+def quantized(
+    x: np.ndarray, outer: int, shared: int, grids: int, run: int, bits: int, q: np.ndarray, unit: np.ndarray
+) -> None:
+    """What ``quantize_grids`` does, shared out among threads."""
+
+    def of_part(sizes: tuple[int, int, int, int], elements: slice, of_grids: slice) -> None:
         quantize_grids(x[elements], *sizes, bits, q[elements], unit[of_grids])
 
-    spread(of_parts, parts, x.size)
+    _spread_grids(of_part, outer, shared, grids, run)
+
+
+def scales_and_units(
+    x: np.ndarray, outer: int, shared: int, grids: int, run: int, bits: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What ``grid_scales`` finds, shared out among threads."""
+    scale, unit = np.empty(outer * grids), np.empty(outer * grids)
+
+    def of_part(sizes: tuple[int, int, int, int], elements: slice, of_grids: slice) -> None:
+        grid_scales(x[elements], *sizes, bits, scale[of_grids], unit[of_grids])
+
+    _spread_grids(of_part, outer, shared, grids, run)
+    return scale, unit
 
 
 def rounded(
@@ -100,18 +124,7 @@ class _Rows(NamedTuple):
 
     def grids(self, bits: int) -> tuple[np.ndarray, np.ndarray]:
         """Scales and units."""
-        outer, shared, grids, run = self.sizes
-        values, scale, unit = flat(self.values), np.empty(outer * grids), np.empty(outer * grids)
-
-        def of_rows(first: int, last: int) -> None:
-            part = values[first * run : last * run]
-            grid_scales(part, 1, 1, last - first, run, bits, scale[first:last], unit[first:last])
-
-        if self.turned:
-            grid_scales(values, outer, shared, grids, run, bits, scale, unit)
-        else:
-            spread(of_rows, grids, values.size)
-        return scale, unit
+        return scales_and_units(flat(self.values), *self.sizes, bits)
 
     def steps(self) -> np.ndarray:
         """From a row to the next, and from a term to the next."""
